@@ -1,0 +1,15 @@
+#pragma once
+
+#include <cstdint>
+
+#include "base/bytes.h"
+
+namespace mindckpt {
+
+// CRC-32 with zlib's polynomial, as in MindSpore's trailer. The checksum of no bytes is 0.
+uint32_t crc32_update(uint32_t crc, ByteView bytes);
+
+// The checksum of A followed by B, from theirs and B's length.
+uint32_t crc32_concat(uint32_t crc_a, uint32_t crc_b, uint64_t nbytes_b);
+
+}  // namespace mindckpt

@@ -1,0 +1,58 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "base/bytes.h"
+#include "cipher/frame.h"
+
+namespace mindckpt {
+
+// Seals and opens single blocks under one key. Immutable: safe from any thread.
+class Cipher {
+ public:
+  // Throws Error(kInvalidArgument) for a key of the wrong length, Error(kUnavailable) when neither
+  // OpenSSL nor GmSSL's library offers the algorithm here.
+  static std::unique_ptr<Cipher> create(CipherMode mode, ByteView key);
+  virtual ~Cipher() = default;
+
+  CipherMode mode() const noexcept { return mode_; }
+  virtual uint64_t ciphertext_nbytes(uint64_t plain_nbytes) const = 0;
+  uint64_t frame_nbytes(uint64_t plain_nbytes) const {
+    return frame_header_nbytes(mode_) + ciphertext_nbytes(plain_nbytes);
+  }
+
+  // A file's blocks are numbered in one run from a random base, and a block's IV follows from its
+  // number. So a file's IVs differ from each other for certain, and from every other file's under the
+  // key but for a chance that docs/security.md works out; and the loader, which gets the number back
+  // from the IV, sees whether the run is whole.
+  virtual Iv random_base() const = 0;
+  virtual Iv block_number(const Iv& base, uint64_t block) const = 0;
+  virtual Iv iv_of(const Iv& number) const = 0;
+  virtual Iv number_of(const Iv& iv) const = 0;
+
+  // Writes the whole frame of one block, frame_nbytes(plain.size()) bytes; they must not overlap.
+  virtual void seal(ByteView plain, const Iv& iv, ByteSpan frame) const = 0;
+
+  // Decrypts a block, possibly in place; `plain` has room for the ciphertext's length. Returns the
+  // plaintext's length. Throws Error(kDecryption): the tag or the padding is wrong.
+  virtual uint64_t open(const FrameHeader& header, ByteView ciphertext, ByteSpan plain) const = 0;
+
+  // Decrypts part of a block without checking it: plain.size() bytes at `offset`, both multiples of
+  // kCipherBlockBytes (but for a GCM block's end). `ciphertext` holds that part, and when offset > 0
+  // the kCipherBlockBytes before it in front.
+  virtual void peek(const FrameHeader& header, uint64_t offset, ByteView ciphertext,
+                    ByteSpan plain) const = 0;
+
+  // The plaintext's length of a block, from its last kCipherBlockBytes * 2 bytes of ciphertext (fewer
+  // when it has no more), unchecked.
+  virtual uint64_t plain_nbytes(const FrameHeader& header, ByteView ciphertext_end) const = 0;
+
+ protected:
+  explicit Cipher(CipherMode mode) : mode_(mode) {}
+
+ private:
+  CipherMode mode_;
+};
+
+}  // namespace mindckpt

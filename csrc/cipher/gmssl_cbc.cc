@@ -1,0 +1,91 @@
+#include <dlfcn.h>
+
+#include <cstring>
+
+#include "cipher/cbc.h"
+#include "cipher/secret.h"
+#include "base/error.h"
+
+namespace mindckpt {
+
+namespace {
+
+// From GmSSL 3's <gmssl/sm4.h>: the expanded key, and the functions that are the same in all its
+// releases but for one name.
+struct Sm4Key {
+  uint32_t round_keys[32];
+};
+using SetKey = void (*)(Sm4Key*, const uint8_t* raw_key);
+using CbcBlocks = void (*)(const Sm4Key*, uint8_t* iv, const uint8_t* in, size_t num_blocks,
+                           uint8_t* out);
+
+struct Gmssl {
+  SetKey set_encrypt_key = nullptr;
+  SetKey set_decrypt_key = nullptr;
+  CbcBlocks cbc_encrypt = nullptr;
+  CbcBlocks cbc_decrypt = nullptr;
+
+  bool complete() const {
+    return set_encrypt_key != nullptr && set_decrypt_key != nullptr && cbc_encrypt != nullptr &&
+           cbc_decrypt != nullptr;
+  }
+};
+
+// The library stays loaded: it is looked for once, when SM4 is first wanted and OpenSSL has none.
+const Gmssl& gmssl() {
+  static const Gmssl loaded = [] {
+    Gmssl api;
+    void* library = ::dlopen("libgmssl.so.3", RTLD_NOW | RTLD_LOCAL);
+    if (library == nullptr) library = ::dlopen("libgmssl.so", RTLD_NOW | RTLD_LOCAL);
+    if (library == nullptr) return api;
+    const auto find = [library](auto& function, std::initializer_list<const char*> names) {
+      for (const char* name : names) {
+        if (void* symbol = ::dlsym(library, name); symbol != nullptr && function == nullptr) {
+          std::memcpy(&function, &symbol, sizeof(symbol));
+        }
+      }
+    };
+    find(api.set_encrypt_key, {"sm4_set_encrypt_key"});
+    find(api.set_decrypt_key, {"sm4_set_decrypt_key"});
+    find(api.cbc_encrypt, {"sm4_cbc_encrypt_blocks", "sm4_cbc_encrypt"});  // 3.1.1 renamed it
+    find(api.cbc_decrypt, {"sm4_cbc_decrypt_blocks", "sm4_cbc_decrypt"});
+    return api;
+  }();
+  return loaded;
+}
+
+class GmsslSm4Cbc final : public CbcTransform {
+ public:
+  explicit GmsslSm4Cbc(ByteView key) {
+    gmssl().set_encrypt_key(&encrypt_key_, uchars(key));
+    gmssl().set_decrypt_key(&decrypt_key_, uchars(key));
+  }
+  ~GmsslSm4Cbc() override {
+    OPENSSL_cleanse(&encrypt_key_, sizeof(encrypt_key_));
+    OPENSSL_cleanse(&decrypt_key_, sizeof(decrypt_key_));
+  }
+
+  void encrypt(const Iv& iv, ByteView plain, ByteSpan ciphertext) const override {
+    Iv chained = iv;  // some releases leave the last block here
+    gmssl().cbc_encrypt(&encrypt_key_, uchars(ByteSpan(chained)), uchars(plain),
+                        plain.size() / sizeof(Iv), uchars(ciphertext));
+  }
+  void decrypt(const Iv& iv, ByteView ciphertext, ByteSpan plain) const override {
+    Iv chained = iv;
+    gmssl().cbc_decrypt(&decrypt_key_, uchars(ByteSpan(chained)), uchars(ciphertext),
+                        ciphertext.size() / sizeof(Iv), uchars(plain));
+  }
+
+ private:
+  Sm4Key encrypt_key_;
+  Sm4Key decrypt_key_;
+};
+
+}  // namespace
+
+std::unique_ptr<CbcTransform> make_gmssl_sm4_cbc(ByteView key) {
+  if (!gmssl().complete()) return nullptr;
+  return std::make_unique<GmsslSm4Cbc>(key);
+}
+
+}  // namespace mindckpt

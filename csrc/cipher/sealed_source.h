@@ -1,0 +1,46 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "cipher/cipher.h"
+#include "storage/source.h"
+
+namespace mindckpt {
+
+// One encrypted block in a file, and the plaintext it holds.
+struct Frame {
+  FrameHeader header;
+  uint64_t ciphertext_begin;  // in the file
+  uint64_t plain_begin;       // in the plaintext
+  uint64_t plain_nbytes;
+};
+
+// The plaintext of an encrypted file. read_at decrypts what is asked for and checks nothing: whoever
+// believes what it reads must open() those frames before handing anything on.
+class SealedSource final : public Source {
+ public:
+  // Finds every frame, and opens the first one to see whether the key is right. Both are borrowed.
+  // Throws Error(kDecryption), Error(kFormat), Error(kIo).
+  SealedSource(const Source& file, const Cipher& cipher);
+
+  uint64_t nbytes() const override { return nbytes_; }
+  size_t window_nbytes() const override { return size_t{1} << 10; }
+  void read_at(uint64_t offset, ByteSpan out) const override;
+
+  const std::vector<Frame>& frames() const noexcept { return frames_; }
+  // The first frame whose plaintext ends after `offset`.
+  size_t frame_at(uint64_t offset) const;
+
+  // Reads and opens one frame, checked, in `staging`, which has room for its ciphertext. Returns the
+  // plaintext, at the front of `staging`. Safe from any thread.
+  ByteView open(const Frame& frame, ByteSpan staging) const;
+
+ private:
+  const Source& file_;
+  const Cipher& cipher_;
+  std::vector<Frame> frames_;
+  uint64_t nbytes_ = 0;
+};
+
+}  // namespace mindckpt

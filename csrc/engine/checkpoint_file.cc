@@ -1,0 +1,256 @@
+#include "engine/checkpoint_file.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <mutex>
+#include <utility>
+
+#include "base/error.h"
+#include "base/memory.h"
+#include "checksum/crc32.h"
+
+namespace mindckpt {
+
+namespace {
+
+constexpr uint64_t kReadBytes = uint64_t{4} << 20;
+// Reading over a gap costs less than another system call, up to about this size.
+constexpr uint64_t kMaxGapBytes = uint64_t{64} << 10;
+
+// A stretch of the plaintext that goes to one place in memory.
+struct Destination {
+  uint64_t begin;
+  uint64_t nbytes;
+  std::byte* data;
+
+  uint64_t end() const noexcept { return begin + nbytes; }
+};
+
+// A stretch of the plaintext that is handled as one; blocks of an encrypted file, else what suits.
+struct Range {
+  uint64_t begin;
+  uint64_t end;
+};
+
+class Loader {
+ public:
+  Loader(const FileSource& file, const SealedSource* sealed, const Index& index,
+         std::span<const Target> targets, bool check_crc)
+      : file_(file), sealed_(sealed), index_(index), check_crc_(check_crc) {
+    for (const Target& target : targets) {
+      std::byte* to = target.data;
+      for (const Slice& slice : index.entries[target.entry].slices) {
+        if (slice.nbytes > 0) destinations_.push_back({slice.begin, slice.nbytes, to});
+        to += slice.nbytes;
+      }
+    }
+    MINDCKPT_CHECK(std::ranges::is_sorted(destinations_, {}, &Destination::begin));
+  }
+
+  void run(int num_threads, const CancelFlag& cancel) {
+    if (check_crc_ && !index_.crc) {
+      throw Error(ErrorKind::kChecksum,
+                  "crc_check: the file has no CRC to check: it was saved without, or cut off");
+    }
+    const std::vector<Range> ranges = sealed_ != nullptr ? frames_to_open() : ranges_to_read();
+    crcs_.resize(check_crc_ ? ranges.size() : 0);
+    std::vector<Buffer> staging(static_cast<size_t>(num_threads));
+    for_each_item(0, ranges.size(), num_threads, cancel, [&](uint64_t item, int worker) {
+      const Range& range = ranges[item];
+      Buffer& buffer = staging[static_cast<size_t>(worker)];
+      if (sealed_ != nullptr) {
+        open_frame(range, item, buffer);
+      } else {
+        read_range(range, item, buffer);
+      }
+    });
+    if (check_crc_) compare_crc(ranges);
+  }
+
+ private:
+  // A plain file: everything when it is summed, else the wanted content, neighbours together.
+  std::vector<Range> ranges_to_read() const {
+    std::vector<Range> ranges;
+    const auto add = [&ranges](uint64_t begin, uint64_t end) {
+      for (; begin < end; begin += kReadBytes) ranges.push_back({begin, std::min(begin + kReadBytes, end)});
+    };
+    if (check_crc_) {
+      add(0, index_.records_nbytes);
+      return ranges;
+    }
+    for (size_t i = 0; i < destinations_.size();) {
+      const uint64_t begin = destinations_[i].begin;
+      uint64_t end = destinations_[i].end();
+      for (++i; i < destinations_.size() && destinations_[i].begin - end <= kMaxGapBytes; ++i) {
+        end = destinations_[i].end();
+      }
+      add(begin, end);
+    }
+    return ranges;
+  }
+
+  // An encrypted file: the blocks that hold wanted content or record headers, or all.
+  std::vector<Range> frames_to_open() const {
+    std::vector<Range> ranges;
+    auto header = index_.headers.begin();
+    auto destination = destinations_.begin();
+    for (const Frame& frame : sealed_->frames()) {
+      const uint64_t end = frame.plain_begin + frame.plain_nbytes;
+      while (header != index_.headers.end() && header->begin + header->nbytes <= frame.plain_begin) ++header;
+      while (destination != destinations_.end() && destination->end() <= frame.plain_begin) ++destination;
+      const bool wanted = check_crc_ ||
+                          (header != index_.headers.end() && header->begin < end) ||
+                          (destination != destinations_.end() && destination->begin < end);
+      if (wanted) ranges.push_back({frame.plain_begin, end});
+    }
+    return ranges;
+  }
+
+  void open_frame(const Range& range, size_t item, Buffer& staging) {
+    const Frame& frame = sealed_->frames()[sealed_->frame_at(range.begin)];
+    staging.reserve(frame.header.ciphertext_nbytes);
+    const ByteView plain = sealed_->open(frame, staging.span());
+    for_each_destination(range, [&](uint64_t begin, uint64_t nbytes, std::byte* to) {
+      std::memcpy(to, plain.data() + (begin - range.begin), nbytes);
+    });
+    compare_headers(range, plain);
+    if (check_crc_) {
+      // The trailer itself, at the end, is not summed.
+      const uint64_t end = std::min(range.end, index_.records_nbytes);
+      if (range.begin < end) crcs_[item] = crc32_update(0, plain.first(end - range.begin));
+    }
+  }
+
+  // Content goes straight to its place; what lies between goes to `staging`.
+  void read_range(const Range& range, size_t item, Buffer& staging) {
+    staging.reserve(kReadBytes);
+    std::vector<ByteSpan> pieces;
+    uint64_t at = range.begin;
+    const auto read_aside = [&](uint64_t end) {
+      // Each at its own place in the staging buffer: headers are compared afterwards.
+      if (end > at) pieces.push_back(staging.span().subspan(at - range.begin, end - at));
+    };
+    for_each_destination(range, [&](uint64_t begin, uint64_t nbytes, std::byte* to) {
+      read_aside(begin);
+      pieces.push_back({to, nbytes});
+      at = begin + nbytes;
+    });
+    read_aside(range.end);
+    file_.read_at(range.begin, pieces);
+    if (check_crc_) {
+      uint32_t crc = 0;
+      for (const ByteSpan piece : pieces) crc = crc32_update(crc, piece);
+      crcs_[item] = crc;
+      compare_headers(range, staging.span());
+    }
+  }
+
+  // body(begin, nbytes, data) for every part of a destination that lies in the range, in order.
+  template <typename Body>
+  void for_each_destination(const Range& range, const Body& body) const {
+    auto destination = std::ranges::upper_bound(destinations_, range.begin, {}, &Destination::end);
+    for (; destination != destinations_.end() && destination->begin < range.end; ++destination) {
+      const uint64_t begin = std::max(destination->begin, range.begin);
+      const uint64_t end = std::min(destination->end(), range.end);
+      body(begin, end - begin, destination->data + (begin - destination->begin));
+    }
+  }
+
+  // The index was made from bytes that nothing vouched for yet. Now something does: were they these?
+  void compare_headers(const Range& range, ByteView bytes) const {
+    const auto header_end = [](const Index::Header& header) { return header.begin + header.nbytes; };
+    auto header = std::ranges::upper_bound(index_.headers, range.begin, {}, header_end);
+    for (; header != index_.headers.end() && header->begin < range.end; ++header) {
+      const uint64_t begin = std::max(header->begin, range.begin);
+      const uint64_t end = std::min(header_end(*header), range.end);
+      const char* believed = index_.header_bytes.data() + header->literal + (begin - header->begin);
+      if (std::memcmp(bytes.data() + (begin - range.begin), believed, end - begin) != 0) {
+        throw Error(ErrorKind::kFormat, "the file changed while it was read", file_.path());
+      }
+    }
+  }
+
+  void compare_crc(const std::vector<Range>& ranges) const {
+    uint32_t crc = 0;
+    for (size_t i = 0; i < ranges.size(); ++i) {
+      const uint64_t end = std::min(ranges[i].end, index_.records_nbytes);
+      if (ranges[i].begin < end) crc = crc32_concat(crc, crcs_[i], end - ranges[i].begin);
+    }
+    if (crc != *index_.crc) {
+      throw Error(ErrorKind::kChecksum, "the CRC of the records does not match: the file is damaged",
+                  file_.path());
+    }
+  }
+
+  const FileSource& file_;
+  const SealedSource* sealed_;
+  const Index& index_;
+  bool check_crc_;
+  std::vector<Destination> destinations_;
+  std::vector<uint32_t> crcs_;  // one a range
+};
+
+}  // namespace
+
+CheckpointFile::CheckpointFile(const std::string& path, std::shared_ptr<const Cipher> cipher)
+    : cipher_(std::move(cipher)), file_(path) {
+  try {
+    std::array<std::byte, 4> first{};
+    file_.read_at(0, ByteSpan(first).first(std::min<uint64_t>(first.size(), file_.nbytes())));
+    if (!cipher_) {
+      if (const auto mode = encrypted_mode(first)) {
+        throw Error(ErrorKind::kDecryption, "the file is encrypted with " +
+                                                std::string(cipher_mode_name(*mode)) +
+                                                ": a key is needed");
+      }
+      index_ = Index::read(file_);
+      return;
+    }
+    sealed_ = std::make_unique<SealedSource>(file_, *cipher_);
+    index_ = Index::read(*sealed_);
+    check_seals();
+  } catch (const Error& error) {
+    if (!error.path().empty()) throw;
+    throw Error(error.kind(), error.what(), path);
+  }
+}
+
+void CheckpointFile::check_seals() const {
+  const std::vector<Frame>& frames = sealed_->frames();
+  const auto number = [&](size_t frame) { return cipher_->number_of(frames[frame].header.iv); };
+  if (!index_.opening_seal && !index_.closing_seal) {
+    // MindSpore's IVs are random. Two that follow each other are what is left of a sealed file.
+    for (size_t i = 1; i < frames.size(); ++i) {
+      if (number(i) == cipher_->block_number(number(i - 1), 1)) {
+        throw Error(ErrorKind::kDecryption, "the first and the last block of a sealed file are gone");
+      }
+    }
+    return;
+  }
+  const auto refuse = [](const char* what) {
+    throw Error(ErrorKind::kDecryption,
+                std::string("the file's blocks are not those that were saved: ") + what);
+  };
+  if (!index_.opening_seal) refuse("the first one is gone");
+  if (!index_.closing_seal) refuse("the last one is gone");
+  const Seal& seal = index_.opening_seal->seal;
+  if (seal != index_.closing_seal->seal) refuse("the first and the last belong to different files");
+  if (seal.block_count != frames.size()) refuse("their number is another");
+  if (seal.plain_nbytes != sealed_->nbytes()) refuse("their length is another");
+  for (size_t i = 0; i < frames.size(); ++i) {
+    if (number(i) != cipher_->block_number(seal.iv_base, i)) refuse("their order is another");
+  }
+}
+
+void CheckpointFile::read(std::span<const Target> targets, bool check_crc, int num_threads,
+                          const CancelFlag& cancel) const {
+  try {
+    Loader(file_, sealed_.get(), index_, targets, check_crc).run(num_threads, cancel);
+  } catch (const Error& error) {
+    if (!error.path().empty()) throw;
+    throw Error(error.kind(), error.what(), file_.path());
+  }
+}
+
+}  // namespace mindckpt

@@ -1,0 +1,53 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/workers.h"
+#include "cipher/cipher.h"
+#include "cipher/sealed_source.h"
+#include "image/index.h"
+#include "storage/source.h"
+
+namespace mindckpt {
+
+// Where an entry's content goes.
+struct Target {
+  size_t entry;
+  std::byte* data;  // room for the entry's nbytes
+};
+
+// An open checkpoint: its records are found, its payloads not read yet.
+class CheckpointFile {
+ public:
+  // `cipher` is nullptr for a plain file. Throws Error(kIo), Error(kFormat), Error(kDecryption).
+  CheckpointFile(const std::string& path, std::shared_ptr<const Cipher> cipher);
+
+  const std::vector<Entry>& entries() const noexcept { return index_.entries; }
+  bool has_crc() const noexcept { return index_.crc.has_value(); }
+  // Whether seal records vouch for the order, count and length of its blocks.
+  bool is_sealed() const noexcept { return sealed_ && index_.opening_seal.has_value(); }
+  bool is_encrypted() const noexcept { return sealed_ != nullptr; }
+  const FileSource& file() const noexcept { return file_; }
+
+  // Reads the content of `targets`, in the order of their entries in the file, each entry once, on
+  // `num_threads` threads. Of an encrypted file, every block is checked that holds some of it or of
+  // the record headers. With `check_crc` everything is read and summed: Error(kChecksum) when the sum
+  // is wrong or the file has none. What was read is not to be used when this throws.
+  void read(std::span<const Target> targets, bool check_crc, int num_threads,
+            const CancelFlag& cancel) const;
+
+ private:
+  void check_seals() const;
+
+  std::shared_ptr<const Cipher> cipher_;
+  FileSource file_;
+  std::unique_ptr<SealedSource> sealed_;  // nullptr: plain
+  Index index_;
+};
+
+}  // namespace mindckpt

@@ -1,0 +1,88 @@
+#include "engine/job.h"
+
+#include <unistd.h>
+
+#include <utility>
+
+#include "base/error.h"
+#include "engine/snapshot.h"
+#include "storage/atomic_file.h"
+
+namespace mindckpt {
+
+SaveJob::SaveJob(SaveRequest request, std::shared_ptr<SaveJob> after)
+    : request_(std::move(request)), after_(std::move(after)), process_(::getpid()) {
+  const auto start = Clock::now();
+  if (request_.num_threads == 0) request_.num_threads = default_num_threads();
+  if (request_.block_bytes == 0) {
+    request_.block_bytes = request_.cipher ? kSealedBlockBytes : kPlainBlockBytes;
+  }
+  ImageOptions options{request_.block_bytes, request_.crc, std::nullopt};
+  if (request_.cipher) {
+    seal_ = {request_.cipher, request_.cipher->random_base()};
+    options.seal_iv_base = seal_.base;
+  }
+  image_ = FileImage::plan(std::move(request_.tensors), options);
+  if (request_.snapshot) {
+    const auto snapshot_start = Clock::now();
+    snapshot_ = snapshot_payloads(image_, request_.num_threads);
+    stats_.snapshot_seconds = seconds_since(snapshot_start);
+  }
+  stats_.seconds = seconds_since(start);
+  thread_ = std::thread([this] { run(); });
+}
+
+SaveJob::~SaveJob() {
+  if (process_ != ::getpid()) {  // after a fork: the thread runs in the parent only
+    thread_.detach();
+    return;
+  }
+  cancel();
+  thread_.join();
+}
+
+void SaveJob::run() noexcept {
+  try {
+    wait_for_predecessor();
+    const auto start = Clock::now();
+    stats_.durable = request_.durable;
+    AtomicFile file(request_.path, file_nbytes(), request_.durable);
+    save(image_, seal_, file, request_.num_threads, cancel_, written_, stats_);
+    stats_.seconds += seconds_since(start);
+  } catch (...) {
+    error_ = std::current_exception();
+  }
+  snapshot_ = Buffer();
+  const std::lock_guard lock(mutex_);
+  done_.store(true, std::memory_order_release);
+  finished_.notify_all();
+}
+
+void SaveJob::wait_for_predecessor() {
+  constexpr auto kCancelLatency = std::chrono::milliseconds(50);
+  while (after_ && !after_->wait(Clock::now() + kCancelLatency)) {
+    if (cancel_.load(std::memory_order_relaxed)) throw Error(ErrorKind::kCancelled, "cancelled");
+  }
+  after_.reset();
+}
+
+bool SaveJob::wait(std::optional<Clock::time_point> deadline) {
+  if (done()) return true;
+  if (process_ != ::getpid()) {
+    throw Error(ErrorKind::kInternal, "a save that was started before a fork goes on in the parent");
+  }
+  std::unique_lock lock(mutex_);
+  if (!deadline) {
+    finished_.wait(lock, [this] { return done(); });
+    return true;
+  }
+  return finished_.wait_until(lock, *deadline, [this] { return done(); });
+}
+
+const SaveStats& SaveJob::result() const {
+  if (!done()) throw Error(ErrorKind::kInternal, "the save is still running");
+  if (error_) std::rethrow_exception(error_);
+  return stats_;
+}
+
+}  // namespace mindckpt

@@ -1,0 +1,423 @@
+#include "image/index.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <limits>
+#include <unordered_set>
+#include <utility>
+
+#include "base/error.h"
+#include "image/element_type.h"
+#include "image/record.h"
+
+namespace mindckpt {
+
+namespace {
+
+constexpr int kMaxGroupDepth = 100;  // as protobuf's own parsers
+constexpr size_t kMaxTypeBytes = 64;
+
+[[noreturn]] void fail(const std::string& what, uint64_t offset) {
+  throw Error(ErrorKind::kFormat, what + " at byte " + std::to_string(offset));
+}
+
+// For messages: a name from a damaged file can be long, or no text.
+std::string quoted(std::string_view name) {
+  constexpr size_t kMost = 80;
+  std::string text = "'";
+  for (const char c : name.substr(0, kMost)) {
+    text.push_back(static_cast<unsigned char>(c) < 0x20 ? '?' : c);
+  }
+  // The cut may have split a character: its continuation bytes go, and then its first one.
+  if (name.size() > kMost) {
+    while ((static_cast<unsigned char>(text.back()) & 0xC0) == 0x80) text.pop_back();
+    if (static_cast<unsigned char>(text.back()) >= 0xC0) text.pop_back();
+    text += "...";
+  }
+  return text + "'";
+}
+
+// Strict UTF-8 (RFC 3629): no overlong forms, no surrogates, nothing over U+10FFFF.
+bool is_utf8(std::string_view text) {
+  for (size_t i = 0; i < text.size();) {
+    const auto at = [&](size_t j) -> uint32_t {
+      return j < text.size() ? static_cast<unsigned char>(text[j]) : 0;
+    };
+    const uint32_t first = at(i);
+    const size_t length = first < 0x80             ? 1
+                          : (first & 0xE0) == 0xC0 ? 2
+                          : (first & 0xF0) == 0xE0 ? 3
+                          : (first & 0xF8) == 0xF0 ? 4
+                                                   : 0;
+    if (length == 0) return false;
+    uint32_t code = length == 1 ? first : first & (0x7Fu >> length);
+    for (size_t j = 1; j < length; ++j) {
+      if ((at(i + j) & 0xC0) != 0x80) return false;
+      code = code << 6 | (at(i + j) & 0x3F);
+    }
+    constexpr std::array<uint32_t, 5> kLeast = {0, 0, 0x80, 0x800, 0x10000};
+    if (code < kLeast[length] || code > 0x10FFFF || (code >= 0xD800 && code < 0xE000)) return false;
+    i += length;
+  }
+  return true;
+}
+
+// Reads a source front to back through a window, and remembers what was taken.
+class Cursor {
+ public:
+  Cursor(const Source& source, Index& index)
+      : source_(source), index_(index), window_(source.window_nbytes()) {}
+
+  uint64_t position() const noexcept { return position_; }
+  void skip_to(uint64_t position) noexcept { position_ = position; }
+
+  // The next `nbytes` bytes, fewer than kTakeBytes.
+  std::string_view take(uint64_t nbytes, uint64_t end) {
+    const std::string_view bytes = look(nbytes, end);
+    remember(bytes);
+    position_ += bytes.size();
+    return bytes;
+  }
+
+  // A varint of at most 10 bytes, minimal or not.
+  uint64_t take_varint(uint64_t end) {
+    const uint64_t begin = position_;
+    const std::string_view bytes = look(std::min<uint64_t>(10, end - position_), end);
+    uint64_t value = 0;
+    for (size_t i = 0; i < bytes.size(); ++i) {
+      const auto byte = static_cast<unsigned char>(bytes[i]);
+      value |= static_cast<uint64_t>(byte & 0x7F) << (7 * i);
+      if (byte < 0x80) {
+        take(i + 1, end);
+        return value;
+      }
+    }
+    fail("a number is cut off or too long", begin);
+  }
+
+  // Strings may be longer than the window.
+  std::string take_string(uint64_t nbytes, uint64_t end) {
+    if (nbytes > end - position_) fail("a length goes past its message", position_);
+    std::string text;
+    while (text.size() < nbytes) {
+      text += take(std::min<uint64_t>(nbytes - text.size(), window_.size()), end);
+    }
+    return text;
+  }
+
+ private:
+  std::string_view look(uint64_t nbytes, uint64_t end) {
+    if (nbytes > end - position_) fail("a field is cut off", position_);
+    MINDCKPT_CHECK(nbytes <= window_.size());
+    if (position_ < window_begin_ || position_ + nbytes > window_begin_ + filled_) {
+      filled_ = std::min<uint64_t>(window_.size(), source_.nbytes() - position_);
+      window_begin_ = position_;
+      source_.read_at(position_, ByteSpan(window_).first(filled_));
+    }
+    return {reinterpret_cast<const char*>(window_.data()) + (position_ - window_begin_), nbytes};
+  }
+
+  void remember(std::string_view bytes) {
+    auto& headers = index_.headers;
+    if (headers.empty() || headers.back().begin + headers.back().nbytes != position_) {
+      headers.push_back({position_, 0, index_.header_bytes.size()});
+    }
+    headers.back().nbytes += bytes.size();
+    index_.header_bytes += bytes;
+  }
+
+  const Source& source_;
+  Index& index_;
+  std::vector<std::byte> window_;
+  uint64_t window_begin_ = 0;
+  uint64_t filled_ = 0;
+  uint64_t position_ = 0;
+};
+
+struct FieldTag {
+  uint64_t number;
+  WireType type;
+  uint64_t begin;
+
+  bool is_bytes(uint32_t wanted) const { return number == wanted && type == WireType::kBytes; }
+};
+
+// What one TensorProto says.
+struct Tensor {
+  std::vector<int64_t> dims;
+  std::optional<std::string> type;
+  std::optional<Slice> content;
+};
+
+class Parser {
+ public:
+  Parser(const Source& source, Index& index)
+      : source_(source), index_(index), cursor_(source, index) {}
+
+  void parse_checkpoint() {
+    const uint64_t end = source_.nbytes();
+    while (cursor_.position() < end) {
+      if (index_.closing_seal) check_only_trailer_follows();
+      if (is_trailer()) break;
+      const FieldTag tag = take_tag(end);
+      if (tag.is_bytes(field::kValue)) {
+        const uint64_t nbytes = take_length(end);
+        parse_value(cursor_.position() + nbytes, tag.begin);
+      } else if (tag.is_bytes(field::kSeal)) {
+        parse_seal(take_length(end), tag.begin);
+      } else {
+        skip(tag, end, 0);
+      }
+    }
+    index_.records_nbytes = cursor_.position();
+    finish_tensor();
+    if (cursor_.position() < end) take_trailer();
+  }
+
+ private:
+  FieldTag take_tag(uint64_t end) {
+    const uint64_t begin = cursor_.position();
+    const uint64_t tag = cursor_.take_varint(end);
+    if (tag >> 3 == 0 || tag >> 32 != 0) fail("not a checkpoint: a bad field number", begin);
+    return {tag >> 3, static_cast<WireType>(tag & 7), begin};
+  }
+
+  uint64_t take_length(uint64_t end) {
+    const uint64_t begin = cursor_.position();
+    const uint64_t nbytes = cursor_.take_varint(end);
+    if (nbytes > end - cursor_.position()) fail("a length goes past the end", begin);
+    return nbytes;
+  }
+
+  void skip_bytes(uint64_t nbytes, uint64_t end) {
+    if (nbytes > end - cursor_.position()) fail("a field is cut off", cursor_.position());
+    cursor_.skip_to(cursor_.position() + nbytes);
+  }
+
+  // Fields that this format does not know are skipped, as protobuf's parsers do.
+  void skip(const FieldTag& tag, uint64_t end, int depth) {
+    switch (tag.type) {
+      case WireType::kVarint: cursor_.take_varint(end); return;
+      case WireType::kFixed64: skip_bytes(8, end); return;
+      case WireType::kFixed32: skip_bytes(4, end); return;
+      case WireType::kBytes: skip_bytes(take_length(end), end); return;
+      case WireType::kStartGroup:
+        if (depth >= kMaxGroupDepth) fail("groups are nested too deep", tag.begin);
+        while (true) {
+          const FieldTag inner = take_tag(end);
+          if (inner.type == WireType::kEndGroup) {
+            if (inner.number != tag.number) fail("a group ends wrongly", inner.begin);
+            return;
+          }
+          skip(inner, end, depth + 1);
+        }
+      default: fail("not a checkpoint: a bad wire type", tag.begin);
+    }
+  }
+
+  void parse_value(uint64_t end, uint64_t begin) {
+    std::optional<std::string> name;
+    std::optional<Tensor> tensor;
+    std::vector<Tensor> map;
+    bool is_map = false;
+    while (cursor_.position() < end) {
+      const FieldTag tag = take_tag(end);
+      if (tag.is_bytes(field::kTag)) {
+        if (name) fail("a record has two names", tag.begin);
+        name = cursor_.take_string(take_length(end), end);
+        if (!is_utf8(*name)) fail("a record's name is not UTF-8", tag.begin);
+      } else if (tag.is_bytes(field::kTensor) || tag.is_bytes(field::kMapTensor)) {
+        if (tensor || is_map) fail("a record has two tensors", tag.begin);
+        const uint64_t nbytes = take_length(end);
+        const uint64_t inner_end = cursor_.position() + nbytes;
+        if (tag.number == field::kTensor) {
+          tensor = parse_tensor(inner_end);
+        } else {
+          is_map = true;
+          map = parse_map(inner_end);
+        }
+      } else {
+        skip(tag, end, 0);
+      }
+    }
+    if (!name) fail("a record has no name", begin);
+    if (is_map) {
+      add_map(std::move(*name), std::move(map), begin);
+    } else if (tensor) {
+      add_tensor(std::move(*name), std::move(*tensor), EntryRole::kTensor, begin);
+    } else {
+      fail("record " + quoted(*name) + " has no tensor", begin);
+    }
+  }
+
+  Tensor parse_tensor(uint64_t end) {
+    Tensor tensor;
+    while (cursor_.position() < end) {
+      const FieldTag tag = take_tag(end);
+      if (tag.number == field::kDims && tag.type == WireType::kVarint) {
+        tensor.dims.push_back(static_cast<int64_t>(cursor_.take_varint(end)));
+      } else if (tag.is_bytes(field::kDims)) {  // packed
+        const uint64_t nbytes = take_length(end);
+        const uint64_t dims_end = cursor_.position() + nbytes;
+        while (cursor_.position() < dims_end) {
+          tensor.dims.push_back(static_cast<int64_t>(cursor_.take_varint(dims_end)));
+        }
+      } else if (tag.is_bytes(field::kTensorType)) {
+        const uint64_t nbytes = take_length(end);
+        if (tensor.type) fail("a tensor has two types", tag.begin);
+        if (nbytes > kMaxTypeBytes) fail("a tensor's type is not known", tag.begin);
+        tensor.type = cursor_.take_string(nbytes, end);
+      } else if (tag.is_bytes(field::kContent)) {
+        if (tensor.content) fail("a tensor has two contents", tag.begin);
+        const uint64_t nbytes = take_length(end);
+        tensor.content = Slice{cursor_.position(), nbytes};
+        skip_bytes(nbytes, end);
+      } else {
+        skip(tag, end, 0);
+      }
+    }
+    return tensor;
+  }
+
+  std::vector<Tensor> parse_map(uint64_t end) {
+    std::vector<Tensor> map;
+    while (cursor_.position() < end) {
+      const FieldTag tag = take_tag(end);
+      if (tag.is_bytes(field::kMapEntry)) {
+        if (map.size() == kMapRoles.size()) fail("a map tensor has more than three parts", tag.begin);
+        const uint64_t nbytes = take_length(end);
+        map.push_back(parse_tensor(cursor_.position() + nbytes));
+      } else {
+        skip(tag, end, 0);
+      }
+    }
+    return map;
+  }
+
+  void add_map(std::string name, std::vector<Tensor> map, uint64_t begin) {
+    if (map.size() != kMapRoles.size()) {
+      fail("map tensor " + quoted(name) + " has not three parts", begin);
+    }
+    for (size_t i = 0; i < map.size(); ++i) add_tensor(name, std::move(map[i]), kMapRoles[i], begin);
+  }
+
+  // A new entry, or one more slice of the tensor before.
+  void add_tensor(std::string name, Tensor tensor, EntryRole role, uint64_t begin) {
+    if (!tensor.type) fail("record " + quoted(name) + " has no type", begin);
+    if (!tensor.content) fail("record " + quoted(name) + " has no content", begin);
+    if (role == EntryRole::kTensor && !index_.entries.empty()) {
+      Entry& last = index_.entries.back();
+      if (last.name == name && last.role == EntryRole::kTensor) {
+        if (last.type != *tensor.type || last.dims != tensor.dims) {
+          fail("two slices of " + quoted(name) + " differ in type or dims", begin);
+        }
+        last.slices.push_back(*tensor.content);
+        last.nbytes += tensor.content->nbytes;
+        return;
+      }
+    }
+    finish_tensor();
+    const bool first_of_name = role == EntryRole::kTensor || role == EntryRole::kMapKey;
+    if (first_of_name && !names_.insert(name).second) {
+      fail("parameter " + quoted(name) + " comes twice, or its slices are not adjacent", begin);
+    }
+    entry_begin_ = begin;
+    index_.entries.push_back({std::move(name), std::move(*tensor.type), std::move(tensor.dims),
+                              tensor.content->nbytes, {*tensor.content}, role});
+  }
+
+  // The last entry has all its slices: do they hold what its type and dims say?
+  void finish_tensor() {
+    if (index_.entries.empty()) return;
+    Entry& entry = index_.entries.back();
+    if (entry.type == kStringType) {
+      if (entry.nbytes % 4 != 0 || entry.nbytes == 0) {
+        fail("string " + quoted(entry.name) + " is not UTF-32", entry_begin_);
+      }
+      return;
+    }
+    const auto types = entry.role == EntryRole::kTensor ? tensor_types() : map_part_types();
+    const uint64_t element = element_nbytes(types, entry.type);
+    if (element == 0) {
+      fail("parameter " + quoted(entry.name) + " has the unknown type " + quoted(entry.type),
+           entry_begin_);
+    }
+    // Old MindSpore releases wrote a single number with dims [0].
+    if (entry.dims == std::vector<int64_t>{0} && entry.nbytes == element) entry.dims.clear();
+    // The product is taken over all dims but zeros, so that an empty tensor's others are bounded too.
+    uint64_t wanted = element;
+    bool empty = false;
+    for (const int64_t dim : entry.dims) {
+      if (dim < 0) fail("parameter " + quoted(entry.name) + " has a negative dim", entry_begin_);
+      if (dim == 0) {
+        empty = true;
+      } else if (__builtin_mul_overflow(wanted, static_cast<uint64_t>(dim), &wanted) ||
+                 wanted > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) {
+        fail("the dims of parameter " + quoted(entry.name) + " are too large", entry_begin_);
+      }
+    }
+    if (empty) wanted = 0;
+    if (wanted != entry.nbytes) {
+      fail("parameter " + quoted(entry.name) + ": " + std::to_string(entry.nbytes) +
+               " bytes of content, its type and dims need " + std::to_string(wanted),
+           entry_begin_);
+    }
+  }
+
+  void parse_seal(uint64_t nbytes, uint64_t begin) {
+    if (nbytes != kSealPayloadBytes) return skip_bytes(nbytes, source_.nbytes());
+    const std::string_view payload = cursor_.take(nbytes, source_.nbytes());
+    const auto placed = decode_seal(as_bytes(payload));
+    if (!placed) return;
+    if (placed->position == Seal::Position::kOpening) {
+      if (begin != 0) fail("an opening seal record stands inside the file", begin);
+      index_.opening_seal = placed;
+    } else {
+      index_.closing_seal = placed;
+    }
+  }
+
+  void check_only_trailer_follows() {
+    if (!is_trailer()) fail("records follow the closing seal record", cursor_.position());
+  }
+
+  // MindSpore takes any file that ends in such bytes for one with a trailer. Here it must follow the
+  // last record: the mark's first byte cannot begin a field that fits in 17 bytes.
+  bool is_trailer() {
+    if (source_.nbytes() - cursor_.position() != kCrcTrailerBytes) return false;
+    std::array<std::byte, kCrcMark.size()> mark;
+    source_.read_at(cursor_.position(), mark);
+    return std::memcmp(mark.data(), kCrcMark.data(), mark.size()) == 0;
+  }
+
+  void take_trailer() {
+    const std::string_view bytes =
+        cursor_.take(kCrcTrailerBytes, source_.nbytes()).substr(kCrcMark.size());
+    uint64_t number = 0;
+    for (const char c : bytes) {
+      // A number over 64 bits is as wrong as any over 32.
+      number = number >> 56 != 0 ? ~uint64_t{0} : number << 8 | static_cast<unsigned char>(c);
+    }
+    index_.crc = number;
+  }
+
+  static constexpr std::array kMapRoles = {EntryRole::kMapKey, EntryRole::kMapValue,
+                                           EntryRole::kMapStatus};
+
+  const Source& source_;
+  Index& index_;
+  Cursor cursor_;
+  std::unordered_set<std::string> names_;
+  uint64_t entry_begin_ = 0;
+};
+
+}  // namespace
+
+Index Index::read(const Source& plain) {
+  Index index;
+  Parser(plain, index).parse_checkpoint();
+  return index;
+}
+
+}  // namespace mindckpt
