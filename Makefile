@@ -1,0 +1,61 @@
+# Everything runs from a bare clone: tools/bootstrap.py installs what is missing and makes .venv.
+# PYTHON picks the interpreter: make PYTHON=python3.12 test
+
+PYTHON ?= python3
+BOOTSTRAP = "$(PYTHON)" tools/bootstrap.py
+IN_VENV = env PATH="$(CURDIR)/.venv/bin:$$PATH" VIRTUAL_ENV="$(CURDIR)/.venv"
+CXX_FILES = $(shell find csrc tests/engine -name '*.cc' -o -name '*.h')
+
+# GCC's ThreadSanitizer refuses the address layouts of kernels that randomise more than it knows.
+NO_ASLR = $(shell setarch -R true 2>/dev/null && echo setarch -R)
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test sanitize lint format interop bench clean distclean
+
+help:  ## show this list
+	@sed -n 's/^\([a-z]*\):.*  ## /  make \1\t/p' Makefile | expand -t 18
+
+demo:  ## save and load LeNet5 in every mode, with sizes and speeds
+	@$(BOOTSTRAP)
+	$(IN_VENV) python benchmarks/demo.py
+
+test:  ## the engine's tests (ctest), the examples in docstrings, the Python tests
+	@$(BOOTSTRAP) --extra test
+	$(IN_VENV) cmake --workflow --preset release
+	$(IN_VENV) python -m pytest --doctest-modules mindckpt
+	$(IN_VENV) python -m pytest --ignore=tests/interop tests
+
+sanitize:  ## the engine's tests under ASan with UBSan, and under TSan
+	@$(BOOTSTRAP) --extra test
+	$(IN_VENV) cmake --workflow --preset asan
+	$(IN_VENV) $(NO_ASLR) cmake --workflow --preset tsan
+
+lint:  ## formats, ruff, mypy, and a build by Clang with warnings as errors
+	@$(BOOTSTRAP) --extra test --extra lint
+	$(IN_VENV) clang-format --dry-run -Werror $(CXX_FILES)
+	$(IN_VENV) ruff check .
+	$(IN_VENV) ruff format --check .
+	$(IN_VENV) mypy
+	pybind11_DIR="$$(.venv/bin/python -c 'import pybind11; print(pybind11.get_cmake_dir())')" \
+	    $(IN_VENV) cmake --workflow --preset clang
+
+format:  ## rewrite C++ and Python as `make lint` wants them
+	@$(BOOTSTRAP) --extra test --extra lint
+	$(IN_VENV) clang-format -i $(CXX_FILES)
+	$(IN_VENV) ruff check --fix-only .
+	$(IN_VENV) ruff format .
+
+interop:  ## files exchanged with the real MindSpore, in .venv-interop
+	@"$(PYTHON)" tools/interop.py
+
+bench:  ## host_save.py against raw loops, and against MindSpore where it is installed
+	@$(BOOTSTRAP)
+	$(IN_VENV) python benchmarks/host_save.py
+
+clean:  ## remove build outputs and caches
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name .git -prune -o -name '.venv*' -prune -o -name __pycache__ -exec rm -rf {} +
+
+distclean: clean  ## and the virtual environments
+	rm -rf .venv .venv-interop

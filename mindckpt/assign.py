@@ -1,0 +1,211 @@
+"""Putting loaded parameters into a net, by MindSpore's rules of names, shapes and types."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mindckpt import dtypes
+from mindckpt.arrays import Array, host_array, is_mindspore_parameter, type_name
+from mindckpt.dtypes import DType
+from mindckpt.parameter import Parameter, converted
+from mindckpt.records import is_cell
+
+_logger = logging.getLogger("mindckpt")
+
+# Within each group a parameter is converted to the type that the net has.
+_CONVERTIBLE = (
+    frozenset((dtypes.float16, dtypes.float32, dtypes.float64, dtypes.bfloat16)),
+    frozenset((dtypes.int8, dtypes.int16, dtypes.int32, dtypes.int64, dtypes.qint4x2)),
+)
+
+
+class _Assignment(NamedTuple):
+    """One parameter of the net and what it is to hold; to apply it can't fail."""
+
+    parameter: Any
+    data: Any  # an array for a Parameter of ours, a MindSpore tensor for one of theirs
+    dtype: DType  # of what was loaded
+    wanted: DType  # of the parameter
+
+    def apply(self) -> None:
+        if isinstance(self.parameter, Parameter):
+            self.parameter._array = self.data
+        else:
+            self.parameter.set_data(self.data)
+
+
+def check_net(net: object) -> None:
+    """Refuse a net that is not a Cell.
+
+    Raises:
+        TypeError: `net` has no `parameters_and_names()`.
+    """
+    if not is_cell(net):
+        raise TypeError(
+            f"net must be a Cell (an object with parameters_and_names()), got {type_name(net)}"
+        )
+
+
+def assign(
+    net: Any, parameter_dict: dict[str, Any], strict_load: bool
+) -> tuple[list[str], list[str]]:
+    """What load_param_into_net does once its arguments are known to be a Cell, a dict and a bool.
+
+    Nothing is changed unless everything fits.
+    """
+    _check_values(parameter_dict)
+    plan: list[_Assignment] = []
+    missing: list[tuple[str, Any]] = []
+    used: set[str] = set()
+    for path, parameter in net.parameters_and_names():
+        name = _net_parameter_name(path, parameter)
+        if name in parameter_dict:
+            if not isinstance(parameter_dict[name], (str, list)):  # which a parameter can't hold
+                plan.append(_fitted(parameter, name, parameter_dict[name], strict_load))
+                used.add(name)
+        elif not name.startswith("accu_grads"):  # MindSpore's gradient accumulators
+            missing.append((name, parameter))
+    if missing and not strict_load:
+        more, missing = _plan_under_prefixes(missing, parameter_dict)
+        plan += more
+    for assignment in plan:
+        assignment.apply()
+    not_loaded = [name for name, _ in missing]
+    _warn(plan, not_loaded)
+    return not_loaded, [name for name in parameter_dict if name not in used]
+
+
+def _check_values(parameter_dict: dict[str, Any]) -> None:
+    for name, value in parameter_dict.items():
+        if not isinstance(name, str):
+            raise TypeError(f"a key of parameter_dict must be a str, got {type_name(name)}")
+        if not isinstance(value, (Parameter, str, list)) and not is_mindspore_parameter(value):
+            raise TypeError(
+                f"parameter_dict[{name!r}] must be a Parameter or a str, got {type_name(value)}"
+            )
+
+
+def _net_parameter_name(path: str, parameter: Any) -> str:
+    if isinstance(parameter, Parameter) or is_mindspore_parameter(parameter):
+        name: str = parameter.name
+        return name
+    raise TypeError(f"net: {path!r} must be a Parameter, got {type_name(parameter)}")
+
+
+def _plan_under_prefixes(
+    missing: list[tuple[str, Any]], parameter_dict: dict[str, Any]
+) -> tuple[list[_Assignment], list[tuple[str, Any]]]:
+    """Fit missing parameters to names that are longer by a prefix; return what is missing still.
+
+    As MindSpore does it. The first missing name that a name of the dict ends with shows a prefix;
+    whatever is there under that prefix is loaded; then the same with what is still missing.
+    """
+    longer = _first_names_by_ending([name for name, _ in missing], parameter_dict)
+    plan: list[_Assignment] = []
+    for ending, longer_name in longer.items():
+        if all(name != ending for name, _ in missing):
+            continue  # loaded under an earlier prefix
+        prefix = longer_name.removesuffix(ending)
+        _logger.warning("load_param_into_net: loading parameters without their prefix %r", prefix)
+        still_missing = []
+        for name, parameter in missing:
+            value = parameter_dict.get(prefix + name, "")
+            if isinstance(value, (str, list)):
+                still_missing.append((name, parameter))
+            else:
+                plan.append(_fitted(parameter, name, value, strict_load=False))
+        missing = still_missing
+    return plan, missing
+
+
+def _first_names_by_ending(endings: list[str], parameter_dict: dict[str, Any]) -> dict[str, str]:
+    """For each ending, in order, the first longer name of a parameter that ends with it, if any."""
+    wanted = set(endings)
+    lengths = sorted({len(ending) for ending in wanted})
+    found: dict[str, str] = {}
+    for name, value in parameter_dict.items():
+        if isinstance(value, (str, list)):
+            continue
+        for length in lengths:
+            if not 0 < length < len(name):
+                continue
+            ending = name[-length:]
+            if ending in wanted:
+                found.setdefault(ending, name)
+    return {ending: found[ending] for ending in endings if ending in found}
+
+
+def _fitted(parameter: Any, name: str, value: Any, strict_load: bool) -> _Assignment:
+    """What `parameter` is to hold when it is loaded from `value`.
+
+    Raises:
+        RuntimeError: The shapes or the types do not go together, as MindSpore raises it.
+    """
+    if isinstance(value, Parameter):
+        array, dtype = value._array, value._dtype
+    else:
+        array, dtype = host_array(value, f"parameter_dict[{name!r}]")
+    shape = tuple(parameter.shape)
+    wanted = (
+        parameter._dtype
+        if isinstance(parameter, Parameter)
+        else dtypes.from_name(str(parameter.dtype))
+    )
+    if array.shape != shape:
+        # (12, 2048, 1, 1) is what some of MindSpore's backends make of (12, 2048).
+        if array.shape[: len(shape)] != shape or array.size != _size(shape):
+            raise RuntimeError(
+                f"parameter {name!r}: shape {array.shape} in parameter_dict, {shape} in net"
+            )
+        array = array.reshape(shape)
+    if dtype is not wanted:
+        group = next((group for group in _CONVERTIBLE if wanted in group), frozenset())
+        if strict_load or dtype not in group:
+            raise RuntimeError(
+                f"parameter {name!r}: {dtype} in parameter_dict, {wanted} in net"
+                + (", and strict_load forbids to convert" if dtype in group else "")
+            )
+    data: Any = converted(array, dtype, wanted)
+    if not isinstance(parameter, Parameter):
+        try:
+            data = _mindspore_tensor(data, wanted, parameter.dtype)
+        except (TypeError, ValueError) as error:  # float8, and bfloat16 with some NumPys
+            raise RuntimeError(
+                f"parameter {name!r}: MindSpore takes no {wanted}: {error}"
+            ) from error
+    return _Assignment(parameter, data, dtype, wanted)
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    return int(np.prod(shape, dtype=np.int64))
+
+
+def _mindspore_tensor(array: Array, dtype: DType, mindspore_dtype: object) -> Any:
+    """A MindSpore tensor, over the array's own memory where MindSpore can use that."""
+    tensor = sys.modules["mindspore"].Tensor
+    usable = np.require(array, array.dtype.newbyteorder("="), ["C", "A", "W"])
+    if dtype is dtypes.qint4x2:
+        return tensor(usable, mindspore_dtype)
+    return tensor.from_numpy(usable)
+
+
+def _warn(plan: list[_Assignment], not_loaded: list[str]) -> None:
+    changed = [a for a in plan if a.dtype is not a.wanted]
+    if changed:
+        _logger.warning(
+            "load_param_into_net: converted %d parameters to the net's types; %r from %s to %s",
+            len(changed),
+            changed[0].parameter.name,
+            changed[0].dtype,
+            changed[0].wanted,
+        )
+    if not_loaded:
+        _logger.warning(
+            "load_param_into_net: parameter_dict lacks %d parameters of the net; the first is %r",
+            len(not_loaded),
+            not_loaded[0],
+        )

@@ -1,0 +1,411 @@
+"""The three functions that users call."""
+
+from __future__ import annotations
+
+import operator
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from mindckpt import _core
+from mindckpt.arrays import type_name
+from mindckpt.assign import assign, check_net
+from mindckpt.errors import CheckpointError
+from mindckpt.job import SaveJob, running_saves
+from mindckpt.paths import path_to_load, path_to_save
+from mindckpt.progress import Progress, progress_function
+from mindckpt.records import (
+    ParameterDict,
+    check_append_dict,
+    check_save_obj,
+    dtypes_of,
+    records_of,
+    to_parameter_dict,
+)
+from mindckpt.selection import checked_choice, name_filter
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["load_checkpoint", "load_param_into_net", "save_checkpoint"]
+
+_KEY_BYTES = {"AES-GCM": (16, 24, 32), "AES-CBC": (16, 24, 32), "SM4-CBC": (16,)}
+_MIN_BLOCK_BYTES = 1 << 10
+_MAX_BLOCK_BYTES = 64 << 20  # MindSpore's loader refuses larger ones
+_MAX_THREADS = 1024
+
+
+class SaveOptions(TypedDict, total=False):
+    """The further keywords of save_checkpoint."""
+
+    crc_check: bool
+    durable: bool
+    num_threads: int | None
+    block_bytes: int | None
+    progress: Progress | None
+    format: str
+    incremental: object
+    global_step_num: object
+    step_num: object
+    remove_redundancy: bool | None
+
+
+class LoadOptions(TypedDict, total=False):
+    """The further keywords of load_checkpoint."""
+
+    mmap: bool
+    num_threads: int | None
+    format: str
+    remove_redundancy: bool
+
+
+def save_checkpoint(
+    save_obj: object,
+    ckpt_file_name: str | os.PathLike[str],
+    integrated_save: bool = True,
+    async_save: bool | str = False,
+    append_dict: dict[str, Any] | None = None,
+    enc_key: bytes | None = None,
+    enc_mode: str = "AES-GCM",
+    choice_func: Callable[[str], object] | None = None,
+    **kwargs: Unpack[SaveOptions],
+) -> SaveJob | None:
+    """Save parameters to a checkpoint file that MindSpore loads.
+
+    The file appears whole or not at all: it is written under another name in the same folder, synced
+    to storage, made read-only (mode 0400) and then renamed. Until that moment an older file of that
+    name stays as it was. Without a key it is, byte for byte, what MindSpore writes, but for empty
+    tensors, which MindSpore loses.
+
+    A tensor may be a Parameter or Tensor, a NumPy array (with ml_dtypes' bfloat16, float8_e4m3fn,
+    float8_e5m2 or int4, too), a torch CPU tensor, a MindSpore tensor, or anything with
+    `__array_interface__`, the buffer protocol, DLPack in host memory or `__array__`. It may be of
+    any strides and byte order. Without `async_save` nothing is copied first: no other thread may
+    write to the tensors during the call.
+
+    Args:
+        save_obj: What to save, in its order:
+
+            - a Cell, or any object with `parameters_and_names()`, such as a mindspore.nn.Cell;
+            - a list of Parameters, such as `net.trainable_params()`;
+            - a list of {"name": str, "data": tensor}, whose name beats the Parameter's;
+            - a dict of name -> tensor or str, such as `load_checkpoint` returns.
+
+            Of a name that comes twice the last value is saved, in the first place.
+        ckpt_file_name: Where to. `.ckpt` is added unless the name ends with 'ckpt'; symbolic links
+            are followed. The folder must exist.
+        integrated_save: Must be a bool; has no effect without a parallel context, as in MindSpore.
+        async_save: True (or 'thread', or 'process', which is a thread here) copies the tensors,
+            returns at once and writes in the background. Saves to one file keep their order. False
+            writes before it returns.
+        append_dict: More to save, after `save_obj`: name -> int (stored as a scalar of Int64, or
+            UInt64 from 2**63), float (Float32; a numpy.float64 Float64), bool (Bool), str, or
+            a tensor.
+        enc_key: Encrypts the file: 16, 24 or 32 bytes for AES, 16 for SM4. None does not encrypt.
+        enc_mode: 'AES-GCM', 'AES-CBC' or 'SM4-CBC'; only looked at with a key. Only AES-GCM notices
+            tampering.
+        choice_func: Asked with each name of `save_obj`; the parameter is saved if the answer is
+            true. `append_dict` is saved whatever it says.
+        **kwargs: Further options:
+
+            - crc_check (bool): Whether to add a CRC-32 of all records, which `load_checkpoint` can
+              check. With a key it is encrypted along. Default: False.
+            - durable (bool): Whether to sync to storage before the file appears. False is faster,
+              and a crash of the machine may lose the file. Default: True.
+            - num_threads (int): How many threads work, 1 to 1024. Default: None, as many as pay
+              off.
+            - block_bytes (int): Bytes of the pieces that are worked on, and encrypted, one by one:
+              1 KiB to 64 MiB. Default: None, a good size.
+            - progress: A function of (bytes written, bytes in all), or a bar with `update(n)` like
+              tqdm's, whose `total` is set. It is called in this thread, ten times a second and at
+              the end (with `async_save` in `wait()` and `result()` of the job). An exception from
+              it cancels the save, unless that has ended.
+            - format (str): Only 'ckpt'.
+            - incremental, global_step_num, step_num, remove_redundancy: Accepted for MindSpore's
+              sake, without effect.
+
+    Returns:
+        None once the file is there; with `async_save` a SaveJob.
+
+    Raises:
+        TypeError: An argument, an element of `save_obj` or a value of `append_dict` is of a wrong
+            type or can't be saved (a tensor on a device, elements that are objects or strings); or
+            an unknown keyword.
+        ValueError: A wrong length of `enc_key`, an unknown `enc_mode` (with a key), a name that is
+            not Unicode, an int out of range, or a keyword out of range. None of these, nor a
+            TypeError, leaves a trace.
+        OSError: The file system said no: no such folder, a directory in place of the file, no
+            permission, no space. With errno and filename. Also for an earlier asynchronous save, if
+            nobody has asked its job.
+        RuntimeError: There is no SM4 in the libraries of this machine.
+
+    Example:
+        >>> import mindckpt as ms
+        >>> import numpy as np
+        >>> class Layer(ms.nn.Cell):
+        ...     def __init__(self, *shape, bias=None):
+        ...         super().__init__()
+        ...         self.weight = ms.Parameter(np.zeros(shape, np.float32))
+        ...         if bias:
+        ...             self.bias = ms.Parameter(np.zeros(bias, np.float32))
+        >>> class LeNet5(ms.nn.Cell):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.conv1 = Layer(6, 1, 5, 5)
+        ...         self.conv2 = Layer(16, 6, 5, 5)
+        ...         self.fc1 = Layer(120, 400, bias=120)
+        ...         self.fc2 = Layer(84, 120, bias=84)
+        ...         self.fc3 = Layer(10, 84, bias=10)
+        >>> net = LeNet5()
+        >>> ms.save_checkpoint(net, "./lenet.ckpt",
+        ...                    choice_func=lambda x: x.startswith("conv") and not x.startswith("conv1"))
+        >>> param_dict1 = ms.load_checkpoint("./lenet.ckpt")
+        >>> print(param_dict1)
+        {'conv2.weight': Parameter (name=conv2.weight, shape=(16, 6, 5, 5), dtype=Float32, requires_grad=True)}
+        >>> params_list = net.trainable_params()
+        >>> ms.save_checkpoint(params_list, "./lenet_list.ckpt",
+        ...                    choice_func=lambda x: x.startswith("conv") and not x.startswith("conv2"))
+        >>> param_dict2 = ms.load_checkpoint("./lenet_list.ckpt")
+        >>> print(param_dict2)
+        {'conv1.weight': Parameter (name=conv1.weight, shape=(6, 1, 5, 5), dtype=Float32, requires_grad=True)}
+        >>> ms.save_checkpoint(param_dict2, "./lenet_dict.ckpt")
+        >>> param_dict3 = ms.load_checkpoint("./lenet_dict.ckpt")
+        >>> print(param_dict3)
+        {'conv1.weight': Parameter (name=conv1.weight, shape=(6, 1, 5, 5), dtype=Float32, requires_grad=True)}
+    """  # noqa: E501  # the printed lines are as long as they are
+    options = dict(kwargs)
+    check_save_obj(save_obj)
+    _check_bool("integrated_save", integrated_save)
+    is_async = _async_save(async_save)
+    check_append_dict(append_dict)
+    _check_key("enc_key", enc_key, "enc_mode", enc_mode)
+    choice = checked_choice(choice_func)
+    crc = _check_bool("crc_check", options.pop("crc_check", False))
+    durable = _check_bool("durable", options.pop("durable", True))
+    num_threads = _number("num_threads", options.pop("num_threads", None), 1, _MAX_THREADS)
+    block_bytes = _number(
+        "block_bytes", options.pop("block_bytes", None), _MIN_BLOCK_BYTES, _MAX_BLOCK_BYTES
+    )
+    progress = progress_function(options.pop("progress", None))
+    _check_format(options.pop("format", "ckpt"))
+    remove_redundancy = options.pop("remove_redundancy", None)
+    if remove_redundancy is not None:
+        _check_bool("remove_redundancy", remove_redundancy)
+    for ignored in ("incremental", "global_step_num", "step_num"):
+        options.pop(ignored, None)
+    _check_no_more("save_checkpoint", options)
+    path = path_to_save(ckpt_file_name)
+
+    running_saves.raise_untold()
+    save = running_saves.start(
+        records_of(save_obj, choice, append_dict),
+        path,
+        crc=crc,
+        durable=durable,
+        key=enc_key,
+        mode=enc_mode,
+        num_threads=num_threads,
+        block_bytes=block_bytes,
+        is_async=is_async,
+        progress=progress,
+    )
+    if is_async:
+        return save
+    running_saves.run(save)
+    return None
+
+
+def load_checkpoint(
+    ckpt_file_name: str | os.PathLike[str],
+    net: object = None,
+    strict_load: bool = False,
+    filter_prefix: str | list[str] | tuple[str, ...] | None = None,
+    dec_key: bytes | None = None,
+    dec_mode: str = "AES-GCM",
+    specify_prefix: str | list[str] | tuple[str, ...] | None = None,
+    choice_func: Callable[[str], object] | None = None,
+    crc_check: bool = False,
+    **kwargs: Unpack[LoadOptions],
+) -> ParameterDict:
+    """Load a checkpoint file, ours or MindSpore's.
+
+    A save of this process to the same file that is still running is waited for. Of the parameters
+    only those selected are read (of an encrypted file, the blocks that hold them).
+
+    Args:
+        ckpt_file_name: The file; its name must end with 'ckpt'.
+        net: A Cell to load the parameters into, as `load_param_into_net` does.
+        strict_load: For `load_param_into_net`.
+        filter_prefix: Load nothing whose name starts with this, or with one of these.
+        dec_key: The key of an encrypted file.
+        dec_mode: The `enc_mode` that the file was saved with; only looked at with a key.
+        specify_prefix: Load only what has a name that starts with this, or with one of these.
+        choice_func: Asked with each name; the parameter is loaded if the answer is true. Not asked
+            if `specify_prefix` or `filter_prefix` is given, as in MindSpore.
+        crc_check: Whether to verify the checksum of all records; a file without one is refused
+            then.
+        **kwargs: Further options:
+
+            - mmap (bool): Whether to return views of the file instead of reading it: at once, and
+              whatever is written to the arrays stays in memory. Their memory is not aligned. The
+              file must not be truncated as long as they live (saving over it with this package is
+              no harm). Not for encrypted files. Default: False.
+            - num_threads (int): How many threads work, 1 to 1024. Default: None, as many as pay
+              off.
+            - format (str): Only 'ckpt'.
+            - remove_redundancy (bool): Accepted for MindSpore's sake, without effect.
+
+    Returns:
+        dict. Name -> Parameter, in the order of the file; a saved str is a str, and one of
+        MindSpore's map tensors a list of three arrays: keys, values, status.
+
+    Raises:
+        TypeError: An argument of a wrong type, or an unknown keyword.
+        ValueError: An argument out of range, or there is no such file, as in MindSpore.
+        CheckpointError: The file is damaged, or no checkpoint, or nothing of it is selected (a
+            ValueError).
+        ChecksumError: `crc_check` found damage, or no checksum (a CheckpointError).
+        DecryptionError: A wrong key or mode, or the file was tampered with (a CheckpointError).
+        OSError: The file system said no.
+        RuntimeError: A parameter does not fit the net; the net is as it was.
+
+    Example:
+        >>> import mindckpt as ms
+        >>> import numpy as np
+        >>> ms.save_checkpoint({"w": np.ones((2, 3), np.float32), "note": "step 5"}, "step.ckpt")
+        >>> ms.load_checkpoint("step.ckpt")
+        {'w': Parameter (name=w, shape=(2, 3), dtype=Float32, requires_grad=True), 'note': 'step 5'}
+    """
+    options = dict(kwargs)
+    if net is not None:
+        check_net(net)
+    _check_bool("strict_load", strict_load)
+    chosen = name_filter(specify_prefix, filter_prefix, choice_func)
+    _check_key("dec_key", dec_key, "dec_mode", dec_mode)
+    _check_bool("crc_check", crc_check)
+    mmap = _check_bool("mmap", options.pop("mmap", False))
+    if mmap and dec_key is not None:
+        raise ValueError("mmap can't show an encrypted file: leave out mmap or dec_key")
+    num_threads = _number("num_threads", options.pop("num_threads", None), 1, _MAX_THREADS)
+    _check_format(options.pop("format", "ckpt"))
+    _check_bool("remove_redundancy", options.pop("remove_redundancy", False))
+    _check_no_more("load_checkpoint", options)
+    path = path_to_load(ckpt_file_name)
+
+    running_saves.wait_for(path)
+    reader = _core.Reader(path, dec_key, dec_mode)
+    entries = reader.entries
+    indices = [i for i, entry in enumerate(entries) if chosen is None or chosen(entry[0])]
+    if not indices:
+        raise CheckpointError(
+            f"{path!r} holds no parameters"
+            if not entries
+            else f"none of the {len(entries)} entries of {path!r} is selected"
+        )
+    selected = [entries[i] for i in indices]
+    dtypes = dtypes_of(selected)
+    if mmap:
+        if crc_check:
+            reader.read([], [], check_crc=True, num_threads=num_threads)
+        arrays = reader.map(indices, dtypes)
+    else:
+        arrays = reader.read(indices, dtypes, check_crc=crc_check, num_threads=num_threads)
+    loaded = to_parameter_dict(selected, arrays)
+    if net is not None:
+        assign(net, loaded, strict_load)
+    return loaded
+
+
+def load_param_into_net(
+    net: object, parameter_dict: dict[str, Any], strict_load: bool = False
+) -> tuple[list[str], list[str]]:
+    """Put parameters into a net, by name; on an error the net is as it was.
+
+    The parameters of the net share the memory of those in the dict where nothing is converted, as
+    in MindSpore. A shape may differ by ones at its end only: (12, 2048, 1, 1) goes into (12, 2048).
+
+    Args:
+        net: A Cell, ours or MindSpore's.
+        parameter_dict: What `load_checkpoint` returned. Its str and list values are passed over.
+        strict_load: If False, types are converted among the floating ones, and among the signed
+            integers; and parameters of the net that the dict lacks are looked for under longer
+            names that end with theirs.
+
+    Returns:
+        tuple of two lists of names. Those of the net that were not in the dict, and those of the
+        dict that were not loaded (or only under a longer name).
+
+    Raises:
+        TypeError: `net` is not a Cell, or `parameter_dict` not a dict of str -> Parameter, str or
+            list, or `strict_load` not a bool.
+        RuntimeError: A parameter has another shape, or a type that is not converted.
+
+    Example:
+        >>> import mindckpt as ms
+        >>> import numpy as np
+        >>> net = ms.nn.Cell()
+        >>> net.w = ms.Parameter(np.zeros(2, np.float32))
+        >>> net.b = ms.Parameter(np.zeros(1, np.float32))
+        >>> param_dict = {"w": ms.Parameter(np.ones(2, np.float32)), "note": "step 5"}
+        >>> ms.load_param_into_net(net, param_dict)
+        (['b'], ['note'])
+        >>> net.w.asnumpy()
+        array([1., 1.], dtype=float32)
+    """
+    check_net(net)
+    if not isinstance(parameter_dict, dict):
+        raise TypeError(f"parameter_dict must be a dict, got {type_name(parameter_dict)}")
+    return assign(net, parameter_dict, _check_bool("strict_load", strict_load))
+
+
+def _check_bool(argument: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{argument} must be a bool, got {type_name(value)}")
+    return value
+
+
+def _async_save(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, str):
+        raise TypeError(f"async_save must be a bool, 'thread' or 'process', got {type_name(value)}")
+    if value not in ("thread", "process"):
+        raise ValueError(f"async_save must be a bool, 'thread' or 'process', got {value!r}")
+    return True
+
+
+def _check_key(key_argument: str, key: object, mode_argument: str, mode: object) -> None:
+    """Refuse a wrong key or mode without ever showing the key."""
+    if key is not None and not isinstance(key, bytes):
+        raise TypeError(f"{key_argument} must be bytes or None, got {type_name(key)}")
+    if not isinstance(mode, str):
+        raise TypeError(f"{mode_argument} must be a str, got {type_name(mode)}")
+    if key is None:
+        return
+    if mode not in _KEY_BYTES:
+        raise ValueError(f"{mode_argument} must be one of {', '.join(_KEY_BYTES)}, got {mode!r}")
+    if len(key) not in _KEY_BYTES[mode]:
+        lengths = " or ".join(map(str, _KEY_BYTES[mode]))
+        raise ValueError(f"{key_argument} must have {lengths} bytes for {mode}, got {len(key)}")
+
+
+def _number(argument: str, value: object, least: int, most: int) -> int:
+    """An int argument; 0, with which the engine picks, for None."""
+    if value is None:
+        return 0
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{argument} must be an int or None, got {type_name(value)}")
+    number = operator.index(value)
+    if not least <= number <= most:
+        raise ValueError(f"{argument} must be in [{least}, {most}], got {number}")
+    return number
+
+
+def _check_format(value: object) -> None:
+    if value != "ckpt":
+        raise ValueError(f"format must be 'ckpt', the only one here, got {value!r}")
+
+
+def _check_no_more(function: str, options: dict[str, object]) -> None:
+    if options:
+        raise TypeError(f"{function}() got an unexpected keyword argument {next(iter(options))!r}")

@@ -1,0 +1,339 @@
+"""Saves that run on: SaveJob, and what this process remembers of its running saves."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mindckpt import _core
+from mindckpt.progress import ProgressFunction
+
+if TYPE_CHECKING:
+    from mindckpt._core import Record, SaveStats
+
+__all__ = ["SaveJob", "async_ckpt_thread_status"]
+
+# How often a waiting thread looks up: to see a KeyboardInterrupt and to report progress.
+_POLL_SECONDS = 0.1
+
+
+class SaveJob:
+    """One save under way, as `save_checkpoint(..., async_save=True)` returns it.
+
+    The data was copied before the job was returned, so the parameters may change at once. The save
+    goes on whether or not the job is kept; the interpreter waits for it at exit. A failure is
+    raised by `result()`; one that nobody asked about is raised by the next `save_checkpoint`, or
+    reported on stderr at exit.
+
+    All methods may be called from any thread, but in the process that started the save only.
+
+    Example:
+        >>> import mindckpt as ms
+        >>> import numpy as np
+        >>> job = ms.save_checkpoint({"w": np.zeros(3)}, "job.ckpt", async_save=True)
+        >>> job.result()["nbytes"]
+        44
+        >>> job.done(), job.progress
+        (True, (44, 44))
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_asked",
+        "_is_async",
+        "_job",
+        "_path",
+        "_pid",
+        "_progress",
+        "_reporting",
+    )
+
+    def __init__(
+        self, job: _core.Job, path: str, is_async: bool, progress: ProgressFunction | None
+    ) -> None:
+        self._job = job
+        self._path = path
+        self._is_async = is_async
+        self._progress = progress
+        self._reporting = threading.Lock()
+        # Whether somebody was told how it ended, as the caller of a synchronous save always is.
+        self._asked = not is_async
+        self._pid = os.getpid()
+
+    @property
+    def path(self) -> str:
+        """The file that is written: the name with `.ckpt`, symbolic links resolved."""
+        return self._path
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Bytes of the file written so far, and bytes of the whole file."""
+        self._check_process()
+        return self._job.progress()
+
+    def done(self) -> bool:
+        """Whether the save has ended, well or not. Does not wait."""
+        self._check_process()
+        return self._job.done()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for the end of the save. Ctrl-C ends the waiting, not the save.
+
+        Calls the `progress` of save_checkpoint meanwhile; an exception from it cancels the save and
+        is raised.
+
+        Args:
+            timeout: Seconds to wait at most; None for as long as it takes.
+
+        Returns:
+            bool. Whether the save has ended, well or not.
+        """
+        self._check_process()
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = _POLL_SECONDS if deadline is None else max(0.0, deadline - time.monotonic())
+            ended = self._job.wait(min(left, _POLL_SECONDS))
+            self._report(ended)
+            if ended or left == 0.0:
+                return ended
+
+    def result(self, timeout: float | None = None) -> SaveStats:
+        """Wait for the end of the save and tell what it took.
+
+        Args:
+            timeout: Seconds to wait at most; None for as long as it takes.
+
+        Returns:
+            dict. `path`; `nbytes` (of the file), `payload_nbytes` (of tensor data), `records`,
+            `blocks`, `num_threads`, `durable` (synced to storage); wall-clock `seconds`, of which
+            `snapshot_seconds` for the copy before save_checkpoint returned and `publish_seconds`
+            for sync and rename; and, summed over the threads, `fill_seconds`, `checksum_seconds`,
+            `seal_seconds`, `write_seconds`.
+
+        Raises:
+            TimeoutError: The save is still running.
+            OSError: The file system said no; nothing was published.
+            RuntimeError: The save was cancelled.
+        """
+        self._await_end(timeout)
+        return self._job.result()
+
+    def exception(self, timeout: float | None = None) -> Exception | None:
+        """Wait for the end of the save; return what `result()` would raise, None after a good end.
+
+        Raises:
+            TimeoutError: The save is still running.
+        """
+        self._await_end(timeout)
+        return self._failure()
+
+    def __repr__(self) -> str:
+        if os.getpid() != self._pid:
+            state = "of another process"
+        elif not self._job.done():
+            state = "running"
+        else:
+            state = "saved" if self._failure() is None else "failed"
+        return f"<SaveJob {self._path!r} {state}>"
+
+    def _await_end(self, timeout: float | None) -> None:
+        if not self.wait(timeout):
+            raise TimeoutError(f"the save of {self._path!r} is still running after {timeout} s")
+        self._asked = True
+
+    def _failure(self) -> Exception | None:
+        """Why the ended save failed."""
+        try:
+            self._job.result()
+        except Exception as error:
+            return error
+        return None
+
+    def _abort(self) -> None:
+        """Cancel and wait for the end: nothing is left behind then, and nobody is to be told."""
+        self._asked = True
+        self._job.cancel()
+        while not self._job.wait(_POLL_SECONDS):
+            pass
+
+    def _report(self, ended: bool) -> None:
+        # Two threads may wait for one job, and the user's function may wait for it again: one call
+        # at a time.
+        if self._progress is None or not self._reporting.acquire(blocking=False):
+            return
+        try:
+            progress = self._progress
+            if ended:
+                self._progress = None  # the call at the end is the last
+            if progress is not None:
+                progress(*self._job.progress())
+        except KeyboardInterrupt:
+            raise  # in the function by chance: the waiting ends, not the save
+        except BaseException:
+            self._progress = None
+            self._abort()
+            raise
+        finally:
+            self._reporting.release()
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise RuntimeError(f"the save of {self._path!r} runs in the process that started it")
+
+
+class RunningSaves:
+    """The saves of this process that have not ended, or failed without anyone having been told.
+
+    Keeps their jobs alive and saves to one path in order.
+    """
+
+    def __init__(self) -> None:
+        # Reentrant: a signal handler may save while its thread is in here.
+        self._lock = threading.RLock()
+        self._jobs: list[SaveJob] = []
+
+    def start(
+        self,
+        records: Sequence[Record],
+        path: str,
+        *,
+        crc: bool,
+        durable: bool,
+        key: bytes | None,
+        mode: str,
+        num_threads: int,
+        block_bytes: int,
+        is_async: bool,
+        progress: ProgressFunction | None,
+    ) -> SaveJob:
+        """Start a save after those that this process has running to the same path."""
+        with self._lock:
+            self._forget_settled()
+            earlier = self._last_to(path)
+            job = _core.start_save(
+                records,
+                path,
+                crc=crc,
+                durable=durable,
+                key=key,
+                mode=mode,
+                num_threads=num_threads,
+                block_bytes=block_bytes,
+                snapshot=is_async,
+                after=None if earlier is None else earlier._job,
+            )
+            save = SaveJob(job, path, is_async, progress)
+            self._jobs.append(save)
+            return save
+
+    def run(self, save: SaveJob) -> None:
+        """Wait for a synchronous save and raise what went wrong; interrupted, cancel it first."""
+        try:
+            save.result()
+        except BaseException:
+            save._abort()
+            raise
+        finally:
+            with self._lock:
+                self._forget_settled()
+
+    def wait_for(self, path: str) -> None:
+        """Wait for the saves to one path that are running, however they end."""
+        with self._lock:
+            save = self._last_to(path)
+        if save is not None:
+            _wait_quietly(save)
+
+    def any_async(self) -> bool:
+        """Whether an asynchronous save is running."""
+        with self._lock:
+            return any(save._is_async and not save.done() for save in self._jobs)
+
+    def raise_untold(self) -> None:
+        """Raise the first failure that nobody asked about, if any; all count as told then."""
+        failures = self._take_untold()
+        if not failures:
+            return
+        path, error = failures[0]
+        told = "an earlier asynchronous save failed"
+        if len(failures) > 1:
+            told = f"{len(failures)} earlier asynchronous saves failed; the first"
+        if isinstance(error, OSError) and error.errno is not None:
+            # Of the same type, so that who handles a full disk handles this too.
+            raise OSError(error.errno, f"{told}: {error.strerror}", error.filename) from error
+        raise RuntimeError(f"{told}, to {path!r}: {error}") from error
+
+    def finish(self) -> None:
+        """At exit: wait for all, and report on stderr the failures that nobody asked about."""
+        try:
+            for save in list(self._jobs):
+                _wait_quietly(save)
+        except KeyboardInterrupt:
+            for save in list(self._jobs):
+                if not save.done():
+                    save._abort()
+                    _complain(f"the asynchronous save to {save.path!r} was interrupted")
+        for path, error in self._take_untold():
+            _complain(f"the asynchronous save to {path!r} failed: {type(error).__name__}: {error}")
+
+    def forget_all(self) -> None:
+        """In a forked child: the saves, and maybe the lock's holder, are threads of the parent."""
+        self._lock = threading.RLock()
+        self._jobs = []
+
+    def _last_to(self, path: str) -> SaveJob | None:
+        for save in reversed(self._jobs):
+            if save.path == path and not save.done():
+                return save
+        return None
+
+    def _take_untold(self) -> list[tuple[str, Exception]]:
+        with self._lock:
+            self._forget_settled()
+            failures = []
+            for save in self._jobs:
+                if save.done() and not save._asked:
+                    error = save._failure()
+                    save._asked = True
+                    if error is not None:
+                        failures.append((save.path, error))
+            self._forget_settled()
+            return failures
+
+    def _forget_settled(self) -> None:
+        self._jobs = [save for save in self._jobs if not save.done() or _is_untold(save)]
+
+
+def _is_untold(save: SaveJob) -> bool:
+    return not save._asked and save._failure() is not None
+
+
+def _wait_quietly(save: SaveJob) -> None:
+    while not save._job.wait(_POLL_SECONDS):
+        pass
+
+
+def _complain(message: str) -> None:
+    if sys.stderr is not None:
+        print(f"mindckpt: {message}", file=sys.stderr)
+
+
+running_saves = RunningSaves()
+atexit.register(running_saves.finish)
+os.register_at_fork(after_in_child=running_saves.forget_all)
+
+
+def async_ckpt_thread_status() -> bool:
+    """Whether an asynchronous save of this process is running, as in MindSpore.
+
+    Example:
+        >>> import mindckpt as ms
+        >>> ms.async_ckpt_thread_status()
+        False
+    """
+    return running_saves.any_async()

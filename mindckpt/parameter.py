@@ -1,0 +1,245 @@
+"""Tensor and Parameter: one NumPy array each, with MindSpore's names for things."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from mindckpt.arrays import Array, host_array, type_name
+from mindckpt.dtypes import BY_NUMPY, DType, float32, float64, from_numpy, hifloat8, uint8
+
+_Self = TypeVar("_Self", bound="Tensor")
+
+_GENERATED_NAME_PREFIX = "Parameter#"
+_next_number = itertools.count()
+
+
+class Tensor:
+    """An array with a checkpoint type, over the memory of what it was made from.
+
+    Args:
+        data: A NumPy array, another Tensor, or any tensor that `save_checkpoint` takes, none of
+            which is copied; or a number, or nested lists of numbers: int becomes Int64, float
+            Float32, bool Bool.
+        dtype: The type to have, a DType or a NumPy dtype; the data is converted (and then copied)
+            as NumPy's `astype` does. Default: the data's own.
+
+    Raises:
+        TypeError: The data is no tensor, array or number, or no checkpoint type holds its elements
+            (an int beyond UInt64, say).
+        ValueError: Nested lists of uneven lengths.
+
+    Example:
+        >>> import mindckpt as ms
+        >>> import numpy as np
+        >>> weight = ms.Tensor(np.zeros((2, 3), np.float32))
+        >>> weight.shape, weight.dtype, weight.nbytes
+        ((2, 3), Float32, 24)
+        >>> ms.Tensor([1, 2], dtype=ms.bfloat16)
+        Tensor(shape=(2,), dtype=BFloat16)
+    """
+
+    __slots__ = ("__weakref__", "_array", "_dtype")
+
+    # What it holds is read by its own module and by `records`, which handles thousands at a time.
+    _array: Array
+    _dtype: DType
+
+    def __init__(self, data: object, dtype: DType | npt.DTypeLike | None = None) -> None:
+        array, own = _array_of(data, "data")
+        if dtype is not None:
+            wanted = dtype if isinstance(dtype, DType) else from_numpy(dtype)
+            array, own = converted(array, own, wanted), wanted
+        self._array = array
+        self._dtype = own
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The length of each dimension; () for a scalar."""
+        return self._array.shape
+
+    @property
+    def dtype(self) -> DType:
+        """The type of the elements."""
+        return self._dtype
+
+    @property
+    def ndim(self) -> int:
+        """The number of dimensions."""
+        return self._array.ndim
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return self._array.size
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all elements."""
+        return self._array.nbytes
+
+    def asnumpy(self) -> Array:
+        """The elements as a NumPy array: the memory itself, not a copy.
+
+        bfloat16 and float8 come as ml_dtypes' types, HiFloat8 as uint8 codes, Int4 as int8.
+        """
+        return self._array
+
+    def set_data(self: _Self, data: object, slice_shape: bool = False) -> _Self:
+        """Take other data, converted to this tensor's dtype; not copied if it has that dtype.
+
+        Args:
+            data: Whatever the constructor takes.
+            slice_shape: Whether the shape may change.
+
+        Returns:
+            This tensor.
+
+        Raises:
+            TypeError: `data` is no tensor, array or number.
+            ValueError: `data` has another shape, and `slice_shape` is False.
+        """
+        array, dtype = _array_of(data, "data")
+        if array.shape != self._array.shape and not slice_shape:
+            raise ValueError(f"data has shape {array.shape}, the tensor has {self._array.shape}")
+        self._array = converted(array, dtype, self._dtype)
+        return self
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
+        array = self._array
+        if dtype is None or np.dtype(dtype) == array.dtype:
+            return array.copy() if copy else array
+        if copy is False:
+            raise ValueError(f"{array.dtype} does not become {np.dtype(dtype)} without a copy")
+        return array.astype(dtype)
+
+    def __dlpack__(self, **options: Any) -> Any:
+        """NumPy's DLPack capsule; BufferError for what NumPy can't export, such as bfloat16."""
+        return self._array.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self._array.__dlpack_device__()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(shape={self.shape}, dtype={self.dtype})"
+
+
+class Parameter(Tensor):
+    """A named Tensor of a net.
+
+    Args:
+        default_input: The data, as for Tensor.
+        name: Its name in checkpoints, without surrounding white space. Default: the name of the
+            attribute of the Cell that it becomes, and until then a generated `Parameter#N`; so too
+            for ''.
+        requires_grad: Whether it is trainable. Checkpoints do not store it.
+
+    Raises:
+        TypeError: As for Tensor; or `name` is not a str, or `requires_grad` is not a bool.
+
+    Example:
+        >>> import mindckpt as ms
+        >>> import numpy as np
+        >>> ms.Parameter(np.zeros((16, 6, 5, 5), np.float32), name="conv2.weight")
+        Parameter (name=conv2.weight, shape=(16, 6, 5, 5), dtype=Float32, requires_grad=True)
+    """
+
+    __slots__ = ("_name", "_requires_grad")
+
+    _name: str
+    _requires_grad: bool
+
+    def __init__(
+        self, default_input: object, name: str | None = None, requires_grad: bool = True
+    ) -> None:
+        super().__init__(default_input)
+        self.name = name
+        self.requires_grad = requires_grad
+
+    @property
+    def name(self) -> str:
+        """Its name in checkpoints. Of a loaded parameter it is what the file says, even ''."""
+        return self._name
+
+    @name.setter
+    def name(self, name: str | None) -> None:
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"name must be a str or None, got {type_name(name)}")
+        stripped = name.strip() if name else ""
+        self._name = stripped or f"{_GENERATED_NAME_PREFIX}{next(_next_number)}"
+
+    @property
+    def has_generated_name(self) -> bool:
+        """Whether nobody has named it yet."""
+        return self._name.startswith(_GENERATED_NAME_PREFIX)
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether it is among its Cell's `trainable_params()`."""
+        return self._requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, requires_grad: bool) -> None:
+        if not isinstance(requires_grad, bool):
+            raise TypeError(f"requires_grad must be a bool, got {type_name(requires_grad)}")
+        self._requires_grad = requires_grad
+
+    @property
+    def data(self) -> Parameter:
+        """The parameter itself, as in MindSpore."""
+        return self
+
+    def __repr__(self) -> str:
+        return (
+            f"Parameter (name={self.name}, shape={self.shape}, dtype={self.dtype}, "
+            f"requires_grad={self.requires_grad})"
+        )
+
+
+def loaded_parameter(array: Array, dtype: DType, name: str) -> Parameter:
+    """A Parameter over an array that is known to be of `dtype`; cheap, for thousands of them."""
+    parameter = Parameter.__new__(Parameter)
+    parameter._array = array
+    parameter._dtype = dtype
+    parameter._name = name.strip()
+    parameter._requires_grad = True
+    return parameter
+
+
+def converted(array: Array, dtype: DType, wanted: DType) -> Array:
+    """An array of type `dtype` as one of type `wanted`: itself where nothing has to change.
+
+    Raises:
+        TypeError: From HiFloat8, or to it from anything but its codes in uint8: NumPy does not know
+            it.
+    """
+    if dtype is wanted:
+        return array
+    if dtype is hifloat8 or (wanted is hifloat8 and dtype is not uint8):
+        raise TypeError(f"no conversion from {dtype} to {wanted}")
+    return array.astype(wanted.numpy, copy=False)
+
+
+def _array_of(data: object, argument: str) -> tuple[Array, DType]:
+    if isinstance(data, Tensor):
+        return data._array, data._dtype
+    if type(data) is np.ndarray:
+        dtype = BY_NUMPY.get(data.dtype)
+        if dtype is not None:
+            return data, dtype
+    if isinstance(data, np.generic):  # before float, which np.float64 is, too
+        return host_array(np.asarray(data), argument)
+    if isinstance(data, (int, float, complex, list, tuple)):
+        return _array_of_numbers(data, argument)
+    return host_array(data, argument)
+
+
+def _array_of_numbers(data: object, argument: str) -> tuple[Array, DType]:
+    array, dtype = host_array(np.array(data), argument)
+    if dtype is float64:  # Python's floats, which MindSpore takes for Float32
+        with np.errstate(over="ignore"):
+            return array.astype(np.float32), float32
+    return array, dtype

@@ -1,0 +1,244 @@
+"""From what the user wants saved to the engine's records, and from what it read to a dict.
+
+Both directions handle ten thousand small tensors in a few milliseconds: their loops take the
+common types first, and do nothing for each record that can be done once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mindckpt.arrays import Array, host_array, is_mindspore_parameter, type_name
+from mindckpt.dtypes import BY_NAME, BY_NUMPY
+from mindckpt.errors import CheckpointError
+from mindckpt.parameter import Parameter, Tensor, loaded_parameter
+from mindckpt.selection import NameFilter
+
+if TYPE_CHECKING:
+    from mindckpt._core import Entry, Record
+
+ParameterDict = dict[str, Parameter | str | list[npt.NDArray[Any]]]
+
+# What MindSpore appends, before a number, to the name of a parameter in an embedding cache.
+_CACHE_KEY_MARK = ".__param_key__"
+
+# Map tensors have NumPy's names for their types. A fixed list: the names come from the file, and
+# not every dtype that NumPy can name is safe to read.
+_MAP_DTYPES = {dtype.numpy.name: dtype.numpy for dtype in BY_NUMPY.values()}
+
+# What the payloads of entries are read as; those of a str as bytes.
+_DTYPES = {"str": np.dtype(np.uint8), **{dtype.name: dtype.numpy for dtype in BY_NAME.values()}}
+
+
+def check_save_obj(save_obj: object) -> None:
+    """Refuse what can't be saved by its own type; what is in it is looked at by `records_of`.
+
+    Raises:
+        TypeError: `save_obj` is neither a Cell nor a list nor a dict.
+    """
+    if not isinstance(save_obj, (list, dict)) and not is_cell(save_obj):
+        raise TypeError(
+            "save_obj must be a Cell (an object with parameters_and_names()), a list or a dict, "
+            f"got {type_name(save_obj)}"
+        )
+
+
+def is_cell(value: object) -> bool:
+    """Whether a value passes for a Cell: it has `parameters_and_names()`, and is no class."""
+    return not isinstance(value, type) and callable(getattr(value, "parameters_and_names", None))
+
+
+def check_append_dict(append_dict: object) -> None:
+    """Refuse an `append_dict` of a wrong type, or with a key that is not a str.
+
+    Raises:
+        TypeError: As said.
+    """
+    if append_dict is None:
+        return
+    if not isinstance(append_dict, dict):
+        raise TypeError(f"append_dict must be a dict or None, got {type_name(append_dict)}")
+    for name in append_dict:
+        if not isinstance(name, str):
+            raise TypeError(f"a key of append_dict must be a str, got {type_name(name)}")
+
+
+def records_of(
+    save_obj: Any, choice: NameFilter | None, append_dict: dict[str, object] | None
+) -> list[Record]:
+    """The records to write, in order; of a name that comes twice, the last value in first place.
+
+    Args:
+        save_obj: What `check_save_obj` lets through.
+        choice: Asked for each name of `save_obj` in order; what it has no true answer for is left
+            out.
+        append_dict: What `check_append_dict` lets through.
+
+    Raises:
+        TypeError: A value that can't be saved, a key that is not a str, a list of mixed elements.
+        ValueError: A name that is not valid Unicode, or an int out of range.
+    """
+    records: dict[str, Record] = {}
+    for name, value in _named_values(save_obj):
+        if type(name) is not str or not name.isascii():
+            name = _checked_name(name, "save_obj")
+        if choice is None or choice(name):
+            records[name] = _record(name, value, "save_obj")
+    for name, value in (append_dict or {}).items():
+        name = _checked_name(name, "append_dict")
+        records[name] = _appended_record(name, value)
+    return list(records.values())
+
+
+def _named_values(save_obj: Any) -> Iterable[tuple[str, object]]:
+    if isinstance(save_obj, dict):
+        return save_obj.items()
+    if isinstance(save_obj, list):
+        if save_obj and isinstance(save_obj[0], dict):
+            return map(_named_data, range(len(save_obj)), save_obj)
+        return map(_named_parameter, range(len(save_obj)), save_obj)
+    return map(_named_member, save_obj.parameters_and_names())
+
+
+def _named_data(index: int, item: object) -> tuple[str, object]:
+    if not isinstance(item, dict):
+        raise TypeError(
+            f"save_obj[{index}] must be a dict with 'name' and 'data', as save_obj[0] is, "
+            f"got {type_name(item)}"
+        )
+    try:
+        name, data = item["name"], item["data"]
+    except KeyError as error:
+        raise TypeError(f"save_obj[{index}] is a dict without {error}") from None
+    if not isinstance(name, str):
+        raise TypeError(f"save_obj[{index}]['name'] must be a str, got {type_name(name)}")
+    if isinstance(data, str):  # which MindSpore takes in a dict alone
+        raise TypeError(
+            f"save_obj[{index}]['data'] must be a tensor or an array, got {type_name(data)}"
+        )
+    return name, data
+
+
+def _named_parameter(index: int, item: Any) -> tuple[str, object]:
+    if isinstance(item, Parameter):
+        return item._name, item
+    if is_mindspore_parameter(item):
+        return item.name, item
+    raise TypeError(
+        f"save_obj[{index}] must be a Parameter (or all of save_obj dicts with 'name' and 'data'), "
+        f"got {type_name(item)}"
+    )
+
+
+def _named_member(member: Any) -> tuple[str, object]:
+    """A Cell's parameter by its own name, as MindSpore saves it, and anything else by its path."""
+    if not isinstance(member, tuple) or len(member) != 2:
+        raise TypeError(
+            f"save_obj.parameters_and_names() must yield (name, parameter), got {type_name(member)}"
+        )
+    path, value = member
+    if isinstance(value, Parameter):
+        return value._name, value
+    return (value.name if is_mindspore_parameter(value) else path), value
+
+
+def _checked_name(name: object, argument: str) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"a key of {argument} must be a str, got {type_name(name)}")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{argument}[{name!r}]: the name has a lone surrogate, no UTF-8") from None
+    return str.__str__(name)  # of a subclass, the plain str
+
+
+def _record(
+    name: str, value: object, argument: str, accepted: str = "a tensor, an array or a str"
+) -> Record:
+    if type(value) is np.ndarray:
+        dtype = BY_NUMPY.get(value.dtype)
+        if dtype is not None:
+            return name, dtype.name, value.shape, value
+    elif isinstance(value, Tensor):
+        return name, value._dtype.name, value._array.shape, value._array
+    elif isinstance(value, str):
+        return _string_record(name, value)
+    array, dtype = host_array(value, f"{argument}[{name!r}]", accepted)
+    return name, dtype.name, array.shape, array
+
+
+def _appended_record(name: str, value: object) -> Record:
+    """As _record, and numbers as MindSpore stores them."""
+    if isinstance(value, bool):
+        return name, "Bool", (), bytes([value])
+    if isinstance(value, int):
+        if -(2**63) <= value < 2**63:
+            return name, "Int64", (), int(value).to_bytes(8, "little", signed=True)
+        if 0 <= value < 2**64:
+            return name, "UInt64", (), int(value).to_bytes(8, "little")
+        raise ValueError(f"append_dict[{name!r}]: the int must be in [-2**63, 2**64)")
+    if isinstance(value, np.float64):  # a float, too
+        return name, "Float64", (), value.tobytes()
+    if isinstance(value, float):
+        with np.errstate(over="ignore"):  # to inf, as in MindSpore
+            return name, "Float32", (), np.array(value, "<f4").tobytes()
+    return _record(name, value, "append_dict", "an int, a float, a bool, a str or a tensor")
+
+
+def _string_record(name: str, value: str) -> Record:
+    # The format keeps NumPy's fixed-width strings, which can't be empty and can't end with a NUL.
+    return name, "str", (0,), (value or "\0").encode("utf-32-le", "surrogatepass")
+
+
+def dtypes_of(entries: Iterable[Entry]) -> list[np.dtype[Any]]:
+    """What the payloads of entries are to be read as.
+
+    Raises:
+        CheckpointError: A map tensor of an unknown type.
+    """
+    try:
+        return [
+            _DTYPES[kind] if role == "tensor" else _MAP_DTYPES[kind]
+            for _, kind, _, _, role in entries
+        ]
+    except KeyError as error:
+        raise CheckpointError(f"a map tensor has the unknown type {error}") from None
+
+
+def to_parameter_dict(entries: Sequence[Entry], arrays: Sequence[Array]) -> ParameterDict:
+    """What load_checkpoint returns, of entries and their payloads.
+
+    A str entry becomes a str, a map tensor a list of its key, value and status arrays. The name of
+    a parameter in an embedding cache loses its mark and goes to the end, as in MindSpore.
+
+    Raises:
+        CheckpointError: A str entry is not UTF-32.
+    """
+    found: ParameterDict = {}
+    marked: list[str] = []
+    for (name, kind, _, _, role), array in zip(entries, arrays, strict=True):
+        if role != "tensor":
+            parts = found.setdefault(name, [])
+            if not isinstance(parts, list):
+                raise CheckpointError(f"{name!r} is both a tensor and a map tensor")
+            parts.append(array)
+        elif kind == "str":
+            found[name] = _string(name, array)
+        else:
+            found[name] = loaded_parameter(array, BY_NAME[kind], name)
+        if _CACHE_KEY_MARK in name:
+            marked.append(name)
+    for name in dict.fromkeys(marked):
+        found[name[: name.index(_CACHE_KEY_MARK)]] = found.pop(name)
+    return found
+
+
+def _string(name: str, array: Array) -> str:
+    try:
+        return array.tobytes().decode("utf-32-le", "surrogatepass").rstrip("\0")
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"the str {name!r} is not UTF-32: {error.reason}") from None

@@ -1,0 +1,63 @@
+"""Runs tests/interop with the real MindSpore, in .venv-interop.
+
+MindSpore needs its own environment: it pins NumPy below 2 and has wheels for a few Python versions
+only. Where it cannot be had the tests are skipped and said to be; with CI=true that is a failure.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import system_packages
+from bootstrap import ROOT, Environment, Interpreter
+from system_packages import SetupError
+
+MINDSPORE = ("mindspore==2.10.0", "numpy<2")
+MINDSPORE_PYTHONS = ((3, 10), (3, 11), (3, 12))
+
+
+def mindspore_environment() -> Environment:
+    """The environment with MindSpore in it, made with the first interpreter that can hold it.
+
+    Raises:
+        SetupError: there is none; the message gives the reason for each interpreter.
+    """
+    reasons = []
+    for command in (sys.executable, "python3.11", "python3.12", "python3.10"):
+        try:
+            interpreter = Interpreter.describe(command)
+            if interpreter.version not in MINDSPORE_PYTHONS:
+                raise SetupError(f"{command}: no wheel of {MINDSPORE[0]} for this Python")
+            system_packages.install(interpreter.missing())
+            environment = Environment(ROOT / ".venv-interop", interpreter)
+            environment.create()
+            environment.install_requirements(MINDSPORE)
+        except SetupError as error:
+            reasons.append(str(error))
+        else:
+            return environment
+    raise SetupError("no MindSpore here:\n" + "\n".join(f"  - {reason}" for reason in reasons))
+
+
+def main() -> None:
+    """Exits with pytest's status, or 0 where MindSpore cannot be had and CI is not true."""
+    try:
+        environment = mindspore_environment()
+    except SetupError as error:
+        if os.environ.get("CI") == "true":
+            raise
+        print(f"interop tests SKIPPED: {error}")
+        return
+    system_packages.install(system_packages.missing())
+    environment.install_project(["test"])
+    pytest = subprocess.run([environment.python, "-m", "pytest", "tests/interop"], cwd=ROOT)
+    sys.exit(pytest.returncode)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except SetupError as failure:
+        sys.exit(f"mindckpt interop: {failure}")
