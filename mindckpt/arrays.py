@@ -1,9 +1,8 @@
 """Any framework's tensor as a NumPy array over the same memory.
 
-No framework is imported here: a tensor can only come from one that the user has imported, so it is
-    looked up
-in `sys.modules`. Copies are made only where no view exists: torch's lazy conjugates and negatives,
-ml_dtypes' int4, and what an object's own `__array__` copies.
+No framework is imported here: a tensor can only come from one that the user has imported, so that
+is looked up in `sys.modules`. Copies are made only where no view exists: of torch's lazy conjugates
+and negatives, of ml_dtypes' int4, and by an object's own `__array__`.
 """
 
 from __future__ import annotations
@@ -160,8 +159,7 @@ def _from_mindspore(tensor: Any) -> tuple[Array, DType]:
             f"elements of type {tensor.dtype} can't be in a checkpoint"
         ) from None
     try:
-        # A view, and the same elements: MindSpore has NumPy dtypes of its own for bfloat16 and
-        # float8.
+        # Viewed, because MindSpore's bfloat16 and float8 are NumPy dtypes of its own.
         array = tensor.asnumpy().view(dtype.numpy)
     except TypeError:  # its bfloat16 and float8 do not get along with every NumPy
         array = np.frombuffer(tensor.get_bytes(), dtype.numpy).reshape(tuple(tensor.shape))

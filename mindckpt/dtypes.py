@@ -89,21 +89,35 @@ float8_e5m2 = DType("Float8E5M2", np.dtype(ml_dtypes.float8_e5m2))
 hifloat8 = DType("HiFloat8", np.dtype(np.uint8))
 qint4x2 = DType("Int4", np.dtype(np.int8))
 
-_NATIVE = (
-    *(int8, int16, int32, int64, uint8, uint16, uint32, uint64, float16, float32, float64),
-    *(bfloat16, bool_, complex64, complex128, float8_e4m3fn, float8_e5m2),
+_OF_NUMPY = (
+    int8,
+    int16,
+    int32,
+    int64,
+    uint8,
+    uint16,
+    uint32,
+    uint64,
+    float16,
+    float32,
+    float64,
+    bfloat16,
+    bool_,
+    complex64,
+    complex128,
+    float8_e4m3fn,
+    float8_e5m2,
 )
 
-BY_NAME: dict[str, DType] = {dtype.name: dtype for dtype in (*_NATIVE, hifloat8, qint4x2)}
+BY_NAME: dict[str, DType] = {dtype.name: dtype for dtype in (*_OF_NUMPY, hifloat8, qint4x2)}
 
-# The types whose arrays are written as they stand, in either byte order: one look-up tells both
-# what a NumPy dtype is called in a file and that its array needs no conversion.
+# One look-up tells what a NumPy dtype, of either byte order, is called in a file, and that its
+# arrays are written as they stand.
 BY_NUMPY: dict[np.dtype[Any], DType] = {
-    numpy: dtype for dtype in _NATIVE for numpy in (dtype.numpy, dtype.numpy.newbyteorder())
+    numpy: dtype for dtype in _OF_NUMPY for numpy in (dtype.numpy, dtype.numpy.newbyteorder())
 }
 
-# Not in BY_NUMPY: ml_dtypes does not extend the sign into the upper half of the byte, MindSpore
-# does.
+# Not in BY_NUMPY: its upper four bits hold no sign, as those of MindSpore's Int4 do.
 NUMPY_INT4 = np.dtype(ml_dtypes.int4)
 
 

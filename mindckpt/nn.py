@@ -49,8 +49,7 @@ class Cell:
         object.__setattr__(self, "_prefix", "")
 
     def __getattr__(self, name: str) -> Any:
-        # Only asked for what is not in __dict__: parameters and cells live in their registries
-        # alone.
+        # Python asks only for what __dict__ lacks: parameters and cells, which the registries have.
         for registry in ("_params", "_cells"):
             members = self.__dict__.get(registry, {})
             if name in members:

@@ -49,12 +49,11 @@ class Tensor:
     _dtype: DType
 
     def __init__(self, data: object, dtype: DType | npt.DTypeLike | None = None) -> None:
-        array, own = _array_of(data, "data")
-        if dtype is not None:
-            wanted = dtype if isinstance(dtype, DType) else from_numpy(dtype)
-            array, own = converted(array, own, wanted), wanted
-        self._array = array
-        self._dtype = own
+        if dtype is None:
+            self._array, self._dtype = _array_of(data)
+        else:
+            self._dtype = dtype if isinstance(dtype, DType) else from_numpy(dtype)
+            self._array = _array_as(data, self._dtype)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -102,10 +101,10 @@ class Tensor:
             TypeError: `data` is no tensor, array or number.
             ValueError: `data` has another shape, and `slice_shape` is False.
         """
-        array, dtype = _array_of(data, "data")
+        array = _array_as(data, self._dtype)
         if array.shape != self._array.shape and not slice_shape:
             raise ValueError(f"data has shape {array.shape}, the tensor has {self._array.shape}")
-        self._array = converted(array, dtype, self._dtype)
+        self._array = array
         return self
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
@@ -223,23 +222,32 @@ def converted(array: Array, dtype: DType, wanted: DType) -> Array:
     return array.astype(wanted.numpy, copy=False)
 
 
-def _array_of(data: object, argument: str) -> tuple[Array, DType]:
-    if isinstance(data, Tensor):
-        return data._array, data._dtype
+def _array_of(data: object) -> tuple[Array, DType]:
+    """Data as a user may give it, and its own type, which for Python's floats is Float32."""
     if type(data) is np.ndarray:
         dtype = BY_NUMPY.get(data.dtype)
         if dtype is not None:
             return data, dtype
-    if isinstance(data, np.generic):  # before float, which np.float64 is, too
-        return host_array(np.asarray(data), argument)
-    if isinstance(data, (int, float, complex, list, tuple)):
-        return _array_of_numbers(data, argument)
-    return host_array(data, argument)
-
-
-def _array_of_numbers(data: object, argument: str) -> tuple[Array, DType]:
-    array, dtype = host_array(np.array(data), argument)
-    if dtype is float64:  # Python's floats, which MindSpore takes for Float32
+    array, dtype = _array_and_dtype(data)
+    if dtype is float64 and _is_of_python_numbers(data):
         with np.errstate(over="ignore"):
             return array.astype(np.float32), float32
     return array, dtype
+
+
+def _array_as(data: object, wanted: DType) -> Array:
+    array, dtype = _array_and_dtype(data)
+    return converted(array, dtype, wanted)
+
+
+def _array_and_dtype(data: object) -> tuple[Array, DType]:
+    if isinstance(data, Tensor):
+        return data._array, data._dtype
+    if isinstance(data, np.generic) or _is_of_python_numbers(data):
+        return host_array(np.array(data), "data")
+    return host_array(data, "data", "a tensor, an array, a number or nested lists of numbers")
+
+
+def _is_of_python_numbers(data: object) -> bool:
+    # A numpy.float64 is a float, but has a type of its own.
+    return isinstance(data, (int, float, complex, list, tuple)) and not isinstance(data, np.generic)

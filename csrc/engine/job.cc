@@ -33,10 +33,6 @@ SaveJob::SaveJob(SaveRequest request, std::shared_ptr<SaveJob> after)
 }
 
 SaveJob::~SaveJob() {
-  if (process_ != ::getpid()) {  // after a fork: the thread runs in the parent only
-    thread_.detach();
-    return;
-  }
   cancel();
   thread_.join();
 }
@@ -66,9 +62,11 @@ void SaveJob::wait_for_predecessor() {
   after_.reset();
 }
 
+bool SaveJob::is_foreign() const { return process_ != ::getpid(); }
+
 bool SaveJob::wait(std::optional<Clock::time_point> deadline) {
   if (done()) return true;
-  if (process_ != ::getpid()) {
+  if (is_foreign()) {
     throw Error(ErrorKind::kInternal, "a save that was started before a fork goes on in the parent");
   }
   std::unique_lock lock(mutex_);

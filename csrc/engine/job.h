@@ -37,12 +37,15 @@ class SaveJob {
  public:
   // `after`, when there is one, is waited for first, on the new thread.
   SaveJob(SaveRequest request, std::shared_ptr<SaveJob> after);
-  ~SaveJob();  // cancels it when it is not done, and joins
+  ~SaveJob();  // cancels it when it is not done, and joins; not to be called when it is foreign
   SaveJob(const SaveJob&) = delete;
   SaveJob& operator=(const SaveJob&) = delete;
 
   // True once it is done, well or not; waits for that, at most until `deadline`.
   bool wait(std::optional<Clock::time_point> deadline);
+  // Whether this is the copy that a fork made of the parent's: its thread does not exist here.
+  bool is_foreign() const;
+
   bool done() const { return done_.load(std::memory_order_acquire); }
 
   // Stops at the next block; nothing is published.

@@ -22,22 +22,6 @@ constexpr size_t kMaxTypeBytes = 64;
   throw Error(ErrorKind::kFormat, what + " at byte " + std::to_string(offset));
 }
 
-// For messages: a name from a damaged file can be long, or no text.
-std::string quoted(std::string_view name) {
-  constexpr size_t kMost = 80;
-  std::string text = "'";
-  for (const char c : name.substr(0, kMost)) {
-    text.push_back(static_cast<unsigned char>(c) < 0x20 ? '?' : c);
-  }
-  // The cut may have split a character: its continuation bytes go, and then its first one.
-  if (name.size() > kMost) {
-    while ((static_cast<unsigned char>(text.back()) & 0xC0) == 0x80) text.pop_back();
-    if (static_cast<unsigned char>(text.back()) >= 0xC0) text.pop_back();
-    text += "...";
-  }
-  return text + "'";
-}
-
 // Strict UTF-8 (RFC 3629): no overlong forms, no surrogates, nothing over U+10FFFF.
 bool is_utf8(std::string_view text) {
   for (size_t i = 0; i < text.size();) {
@@ -61,6 +45,24 @@ bool is_utf8(std::string_view text) {
     i += length;
   }
   return true;
+}
+
+// For messages: what a damaged file calls a name or a type can be long, or no text.
+std::string quoted(std::string_view name) {
+  constexpr size_t kMost = 80;
+  const bool is_text = is_utf8(name);
+  std::string text = "'";
+  for (const char c : name.substr(0, kMost)) {
+    const auto byte = static_cast<unsigned char>(c);
+    text.push_back(byte < 0x20 || (byte >= 0x80 && !is_text) ? '?' : c);
+  }
+  // The cut may have split a character: its continuation bytes go, and then its first one.
+  if (name.size() > kMost) {
+    while ((static_cast<unsigned char>(text.back()) & 0xC0) == 0x80) text.pop_back();
+    if (static_cast<unsigned char>(text.back()) >= 0xC0) text.pop_back();
+    text += "...";
+  }
+  return text + "'";
 }
 
 // Reads a source front to back through a window, and remembers what was taken.

@@ -35,21 +35,25 @@ namespace {
 
 // ---- errors
 
+// Any bytes can be a path: those that are no text come as surrogates, as Python has them everywhere.
+py::str decoded_path(const std::string& path) {
+  return py::reinterpret_steal<py::str>(
+      PyUnicode_DecodeFSDefaultAndSize(path.data(), static_cast<Py_ssize_t>(path.size())));
+}
+
 void set_python_error(const Error& error) {
   const auto raise = [&](const char* name) {
     const py::object type = py::module_::import("mindckpt.errors").attr(name);
-    const std::string where = error.path().empty() ? "" : error.path() + ": ";
-    PyErr_SetString(type.ptr(), (where + error.what()).c_str());
+    py::str message(error.what());
+    if (!error.path().empty()) message = decoded_path(error.path()) + py::str(": ") + message;
+    PyErr_SetObject(type.ptr(), message.ptr());
   };
   switch (error.kind()) {
     case ErrorKind::kInvalidArgument: PyErr_SetString(PyExc_ValueError, error.what()); return;
     case ErrorKind::kIo: {
       // Called with an errno, OSError makes itself the subclass that fits, such as PermissionError.
-      const py::object path = py::reinterpret_steal<py::object>(
-          PyUnicode_DecodeFSDefaultAndSize(error.path().data(),
-                                           static_cast<Py_ssize_t>(error.path().size())));
-      const py::object os_error =
-          py::reinterpret_borrow<py::object>(PyExc_OSError)(error.error_number(), error.what(), path);
+      const py::object os_error = py::reinterpret_borrow<py::object>(PyExc_OSError)(
+          error.error_number(), error.what(), decoded_path(error.path()));
       PyErr_SetObject(py::type::handle_of(os_error).ptr(), os_error.ptr());
       return;
     }
@@ -149,8 +153,7 @@ TensorRef tensor_ref(const py::handle& record) {
 py::dict stats_dict(const std::string& path, const SaveStats& stats) {
   using namespace py::literals;
   return py::dict(
-      "path"_a = py::reinterpret_steal<py::str>(
-          PyUnicode_DecodeFSDefaultAndSize(path.data(), static_cast<Py_ssize_t>(path.size()))),
+      "path"_a = decoded_path(path),
       "nbytes"_a = stats.nbytes, "payload_nbytes"_a = stats.payload_nbytes,
       "records"_a = stats.records, "blocks"_a = stats.blocks, "num_threads"_a = stats.num_threads,
       "durable"_a = stats.durable, "seconds"_a = stats.seconds,
@@ -165,6 +168,12 @@ class PyJob {
   PyJob(std::shared_ptr<SaveJob> job, std::string path, py::object arrays)
       : job_(std::move(job)), path_(std::move(path)), arrays_(std::move(arrays)) {}
   ~PyJob() {
+    // In a forked child the thread does not exist, and a thread of the parent may have been waiting:
+    // the locks are in no state to be destroyed. What little there is stays.
+    if (job_->is_foreign()) {
+      new std::shared_ptr<SaveJob>(std::move(job_));
+      return;
+    }
     const py::gil_scoped_release release;
     job_.reset();  // joins, unless a later job still waits for this one
   }
