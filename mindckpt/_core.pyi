@@ -1,7 +1,8 @@
 """The compiled engine. Private: the public interface is the `mindckpt` package.
 
 Errors raised from here: ValueError (a bad argument), OSError (with errno and filename),
-mindckpt.errors.CheckpointError and its subclasses (a bad file), RuntimeError (no such cipher here).
+mindckpt.errors.CheckpointError and its subclasses (a bad file), RuntimeError (no such cipher here,
+or a job that was cancelled).
 """
 
 from collections.abc import Sequence
@@ -12,8 +13,9 @@ import numpy.typing as npt
 
 __version__: str
 
-# name, type string as stored ('Float32', 'str', ...), dims, and the payload: an ndarray of any strides and
-# byte order, whose elements are written in C order and little-endian, or bytes, written as they are.
+# name, type string as stored ('Float32', 'str', ...), dims, and the payload: an ndarray of any
+# strides and byte order, whose elements are written in C order and little-endian, or bytes, written
+# as they are.
 Record = tuple[str, str, tuple[int, ...], npt.NDArray[Any] | bytes]
 
 # name, type string, dims, payload bytes, role: 'tensor', or 'map_key', 'map_value', 'map_status'.
@@ -28,7 +30,7 @@ class SaveStats(TypedDict):
     num_threads: int
     durable: bool  # synced to storage before it was published
     seconds: float  # the whole save, wall clock
-    snapshot_seconds: float  # copying host memory before start_save returned; 0.0 without a snapshot
+    snapshot_seconds: float  # copying host memory before start_save returned
     fill_seconds: float  # the four below are summed over threads
     checksum_seconds: float
     seal_seconds: float
@@ -39,19 +41,24 @@ class Job:
     """A save under way on a C++ thread. Destroying an unfinished one cancels and joins it."""
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait at most `timeout` seconds (None: for ever), GIL released. True when finished, well or not.
-        Does not look for signals: call with a short timeout in a loop to stay interruptible."""
+        """Whether the save has ended, well or not; waits `timeout` seconds at most.
+
+        The GIL is released meanwhile, and signals are not looked for: call it with a short timeout
+        in a loop to stay interruptible.
+        """
 
     def done(self) -> bool: ...
     def cancel(self) -> None:
-        """Ask the save to stop at the next block; nothing is published. Harmless when finished."""
+        """Ask the save to stop at the next block; nothing is published then."""
 
     def progress(self) -> tuple[int, int]:
         """Bytes of the file written so far, and its whole length."""
 
     def result(self) -> SaveStats:
-        """The stats of a finished save; raises what went wrong (every time it is called).
-        RuntimeError when still running, or cancelled."""
+        """The stats of a save that has ended, or what went wrong is raised, at each call.
+
+        RuntimeError when it is still running, or was cancelled.
+        """
 
 def start_save(
     records: Sequence[Record],
@@ -68,11 +75,21 @@ def start_save(
 ) -> Job:
     """Plan the file, then start writing it on a C++ thread.
 
-    path: the final file, already resolved through symlinks. num_threads, block_bytes: 0 picks.
-    snapshot: copy every payload before returning, so that the caller may overwrite it at once; otherwise
-    the Job keeps the arrays alive and the caller must not write to them until it is done.
-    after: start writing only when that job has finished (saves to one path are ordered).
-    Raises ValueError for a bad key, mode, name or block size before anything is started.
+    Args:
+        records: What to save, in order.
+        path: The final file, already resolved through symlinks.
+        crc: Whether to end with a CRC trailer.
+        durable: Whether to sync before and after the file takes its name.
+        key: None for a plain file.
+        mode: 'AES-GCM', 'AES-CBC' or 'SM4-CBC'; looked at with a key only.
+        num_threads: 0 picks.
+        block_bytes: At most 64 MiB; 0 picks.
+        snapshot: Whether to copy every payload before returning, so that the caller may overwrite
+            it at once. If not, the job keeps the arrays alive, and they must not change meanwhile.
+        after: A job that has to end before this one starts to write: saves to one path are ordered.
+
+    Raises:
+        ValueError: A bad key, mode, name or block size; nothing was started.
     """
 
 class Reader:
@@ -87,7 +104,7 @@ class Reader:
 
     @property
     def sealed(self) -> bool:
-        """Whether the file carries mindckpt's seal records: order, count and length of its blocks were checked."""
+        """Whether seal records vouched for the order, count and length of the file's blocks."""
 
     def read(
         self,
@@ -97,20 +114,29 @@ class Reader:
         check_crc: bool,
         num_threads: int,
     ) -> list[npt.NDArray[Any]]:
-        """Payloads of the entries `indices`, each as a new, aligned, writable array of the entry's dims and the
-        dtype beside it. An entry of type 'str' comes as uint8 of shape (nbytes,) whatever its dtype. With
-        check_crc the checksum of all record bytes is verified (ChecksumError, also when there is no trailer)."""
+        """The payloads of entries, each a new, aligned, writable array of its dims and dtype.
 
-    def map(self, indices: Sequence[int], dtypes: Sequence[np.dtype[Any]]) -> list[npt.NDArray[Any]]:
-        """Like read, but copy-on-write views of the mapped file, not aligned. A tensor stored in several
-        slices is copied. ValueError for an encrypted file."""
+        An entry of type 'str' comes as uint8 of shape (nbytes,). With check_crc the checksum of all
+        record bytes is verified: ChecksumError, also where there is no trailer.
+        """
+
+    def map(
+        self, indices: Sequence[int], dtypes: Sequence[np.dtype[Any]]
+    ) -> list[npt.NDArray[Any]]:
+        """Like read, but copy-on-write views of the mapped file, not aligned.
+
+        A tensor stored in several slices is copied. ValueError for an encrypted file.
+        """
 
 def itemsizes() -> dict[str, int]:
-    """Type string as stored -> bytes of one element, for every tensor type that can be read ('str' excepted)."""
+    """Type string as stored -> bytes of one element, for every tensor type that can be read."""
 
 def from_dlpack(capsule: object) -> tuple[npt.NDArray[Any], str]:
-    """A view of a host DLPack capsule and its type string: for element types NumPy cannot import itself
-    (bfloat16, float8) the view is of unsigned integers. BufferError when it is not host memory."""
+    """A view of a host DLPack capsule, and its type string.
+
+    Of element types that NumPy has no name for (bfloat16, float8) it is a view of unsigned
+    integers. BufferError when the tensor is not in host memory.
+    """
 
 def sm4_provider() -> str:
     """'openssl', 'gmssl' (the GmSSL library, found at run time), or '' where there is no SM4."""

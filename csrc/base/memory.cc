@@ -17,7 +17,8 @@ Buffer::Buffer(size_t nbytes) : nbytes_(nbytes) {
   void* data = nullptr;
   if (::posix_memalign(&data, alignment, nbytes) != 0) throw std::bad_alloc();
   data_.reset(static_cast<std::byte*>(data));
-  // Only whole huge pages are advised: the tail stays in small ones, so no memory is taken beyond it.
+  // Only whole huge pages are advised: the tail stays in small ones, so no memory is taken beyond
+  // it.
   if (alignment == kHugePageBytes) {
     ::madvise(data, nbytes / kHugePageBytes * kHugePageBytes, MADV_HUGEPAGE);
   }

@@ -9,8 +9,8 @@ namespace mindckpt {
 
 inline constexpr size_t kPageBytes = 4096;
 
-// Uninitialised memory whose start is page-aligned (2 MiB-aligned and advised to use huge pages when
-// it is that large, because faulting 4 KiB pages costs more than the reads that fill them).
+// Uninitialised memory whose start is page-aligned (2 MiB-aligned and advised to use huge pages
+// when it is that large, because faulting 4 KiB pages costs more than the reads that fill them).
 class Buffer {
  public:
   Buffer() = default;

@@ -14,9 +14,9 @@ int default_num_threads();
 using CancelFlag = std::atomic<bool>;
 
 // Runs body(item, worker) for every item in [begin, end), items taken from one counter by
-// `num_threads` threads, the calling one among them; worker is in [0, num_threads). Returns when all
-// are done. The first exception is kept, the rest of the items are dropped, and it is rethrown here.
-// Throws Error(kCancelled) once `cancel` is set.
+// `num_threads` threads, the calling one among them; worker is in [0, num_threads). Returns when
+// all are done. The first exception is kept, the rest of the items are dropped, and it is rethrown
+// here. Throws Error(kCancelled) once `cancel` is set.
 void for_each_item(uint64_t begin, uint64_t end, int num_threads, const CancelFlag& cancel,
                    const std::function<void(uint64_t item, int worker)>& body);
 

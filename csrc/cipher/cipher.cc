@@ -26,10 +26,12 @@ void check_key_nbytes(CipherMode mode, size_t nbytes) {
 std::unique_ptr<Cipher> Cipher::create(CipherMode mode, ByteView key) {
   check_key_nbytes(mode, key.size());
   switch (mode) {
-    case CipherMode::kAesGcm: return make_gcm_cipher(key);
+    case CipherMode::kAesGcm:
+      return make_gcm_cipher(key);
     case CipherMode::kAesCbc:
       return make_cbc_cipher(mode, make_openssl_aes_cbc(key));
-    case CipherMode::kSm4Cbc: break;
+    case CipherMode::kSm4Cbc:
+      break;
   }
   auto sm4 = make_sm4_cbc(key);
   if (sm4 == nullptr) {

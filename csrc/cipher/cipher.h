@@ -23,9 +23,9 @@ class Cipher {
   }
 
   // A file's blocks are numbered in one run from a random base, and a block's IV follows from its
-  // number. So a file's IVs differ from each other for certain, and from every other file's under the
-  // key but for a chance that docs/security.md works out; and the loader, which gets the number back
-  // from the IV, sees whether the run is whole.
+  // number. So a file's IVs differ from each other for certain, and from every other file's under
+  // the key but for a chance that docs/security.md works out; and the loader, which gets the number
+  // back from the IV, sees whether the run is whole.
   virtual Iv random_base() const = 0;
   virtual Iv block_number(const Iv& base, uint64_t block) const = 0;
   virtual Iv iv_of(const Iv& number) const = 0;
@@ -39,13 +39,13 @@ class Cipher {
   virtual uint64_t open(const FrameHeader& header, ByteView ciphertext, ByteSpan plain) const = 0;
 
   // Decrypts part of a block without checking it: plain.size() bytes at `offset`, both multiples of
-  // kCipherBlockBytes (but for a GCM block's end). `ciphertext` holds that part, and when offset > 0
-  // the kCipherBlockBytes before it in front.
+  // kCipherBlockBytes (but for a GCM block's end). `ciphertext` holds that part, and when offset >
+  // 0 the kCipherBlockBytes before it in front.
   virtual void peek(const FrameHeader& header, uint64_t offset, ByteView ciphertext,
                     ByteSpan plain) const = 0;
 
-  // The plaintext's length of a block, from its last kCipherBlockBytes * 2 bytes of ciphertext (fewer
-  // when it has no more), unchecked.
+  // The plaintext's length of a block, from its last kCipherBlockBytes * 2 bytes of ciphertext
+  // (fewer when it has no more), unchecked.
   virtual uint64_t plain_nbytes(const FrameHeader& header, ByteView ciphertext_end) const = 0;
 
  protected:

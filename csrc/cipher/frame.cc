@@ -44,9 +44,9 @@ CipherMode parse_cipher_mode(std::string_view name) {
   for (const Mode& known : kModes) {
     if (known.name == name) return known.mode;
   }
-  throw Error(ErrorKind::kInvalidArgument,
-              "the cipher mode must be 'AES-GCM', 'AES-CBC' or 'SM4-CBC', got '" +
-                  std::string(name) + "'");
+  throw Error(
+      ErrorKind::kInvalidArgument,
+      "the cipher mode must be 'AES-GCM', 'AES-CBC' or 'SM4-CBC', got '" + std::string(name) + "'");
 }
 
 std::string_view cipher_mode_name(CipherMode mode) { return find_mode(mode).name; }

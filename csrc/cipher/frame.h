@@ -19,7 +19,7 @@ CipherMode parse_cipher_mode(std::string_view name);
 std::string_view cipher_mode_name(CipherMode mode);
 
 inline constexpr size_t kTagBytes = 16;
-inline constexpr size_t kCipherBlockBytes = 16;  // of AES and SM4 alike
+inline constexpr size_t kCipherBlockBytes = 16;                 // of AES and SM4 alike
 inline constexpr uint64_t kMaxBlockBytes = uint64_t{64} << 20;  // MindSpore refuses larger blocks
 
 struct FrameHeader {

@@ -44,9 +44,9 @@ class GcmCipher final : public Cipher {
     int written = 0;
     openssl_check(EVP_CipherFinal_ex(context.get(), uchars(ciphertext), &written),
                   "EVP_CipherFinal_ex");
-    openssl_check(EVP_CIPHER_CTX_ctrl(context.get(), EVP_CTRL_AEAD_GET_TAG, kTagBytes,
-                                      header.tag.data()),
-                  "EVP_CTRL_AEAD_GET_TAG");
+    openssl_check(
+        EVP_CIPHER_CTX_ctrl(context.get(), EVP_CTRL_AEAD_GET_TAG, kTagBytes, header.tag.data()),
+        "EVP_CTRL_AEAD_GET_TAG");
     encode_frame_header(header, frame);
   }
 
@@ -54,9 +54,8 @@ class GcmCipher final : public Cipher {
     const EvpContext context = start(gcm_, header.iv, 0);
     update(context, ciphertext, plain);
     std::array<std::byte, kTagBytes> tag = header.tag;
-    openssl_check(
-        EVP_CIPHER_CTX_ctrl(context.get(), EVP_CTRL_AEAD_SET_TAG, kTagBytes, tag.data()),
-        "EVP_CTRL_AEAD_SET_TAG");
+    openssl_check(EVP_CIPHER_CTX_ctrl(context.get(), EVP_CTRL_AEAD_SET_TAG, kTagBytes, tag.data()),
+                  "EVP_CTRL_AEAD_SET_TAG");
     int written = 0;
     if (EVP_CipherFinal_ex(context.get(), uchars(plain), &written) != 1) {
       throw Error(ErrorKind::kDecryption,

@@ -2,9 +2,9 @@
 
 #include <cstring>
 
+#include "base/error.h"
 #include "cipher/cbc.h"
 #include "cipher/secret.h"
-#include "base/error.h"
 
 namespace mindckpt {
 

@@ -16,8 +16,8 @@ struct OpensslFree {
 using EvpCipher = std::unique_ptr<EVP_CIPHER, OpensslFree>;
 using EvpContext = std::unique_ptr<EVP_CIPHER_CTX, OpensslFree>;
 
-// For calls that fail only when OpenSSL itself does (memory, a provider gone): `ok` is their result.
-// OpenSSL's own message is not quoted: it may name data.
+// For calls that fail only when OpenSSL itself does (memory, a provider gone): `ok` is their
+// result. OpenSSL's own message is not quoted: it may name data.
 inline void openssl_check(int ok, const char* call) {
   if (ok != 1) throw Error(ErrorKind::kInternal, std::string("OpenSSL: ") + call + " failed");
 }

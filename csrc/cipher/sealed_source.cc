@@ -30,7 +30,8 @@ SealedSource::SealedSource(const Source& file, const Cipher& cipher)
       std::array<std::byte, kMaxFrameHeaderBytes> bytes{};
       const uint64_t rest = file.nbytes() - at;
       file.read_at(at, ByteSpan(bytes).first(std::min<uint64_t>(rest, header_nbytes)));
-      const FrameHeader header = decode_frame_header(ByteView(bytes).first(header_nbytes), cipher.mode());
+      const FrameHeader header =
+          decode_frame_header(ByteView(bytes).first(header_nbytes), cipher.mode());
       if (rest < header_nbytes || rest - header_nbytes < header.ciphertext_nbytes) {
         throw Error(ErrorKind::kFormat, "the file ends inside an encrypted block");
       }
@@ -57,8 +58,8 @@ size_t SealedSource::frame_at(uint64_t offset) const {
   const auto ends_after = [](uint64_t at, const Frame& frame) {
     return at < frame.plain_begin + frame.plain_nbytes;
   };
-  return static_cast<size_t>(
-      std::upper_bound(frames_.begin(), frames_.end(), offset, ends_after) - frames_.begin());
+  return static_cast<size_t>(std::upper_bound(frames_.begin(), frames_.end(), offset, ends_after) -
+                             frames_.begin());
 }
 
 void SealedSource::read_at(uint64_t offset, ByteSpan out) const {

@@ -16,8 +16,8 @@ struct Frame {
   uint64_t plain_nbytes;
 };
 
-// The plaintext of an encrypted file. read_at decrypts what is asked for and checks nothing: whoever
-// believes what it reads must open() those frames before handing anything on.
+// The plaintext of an encrypted file. read_at decrypts what is asked for and checks nothing:
+// whoever believes what it reads must open() those frames before handing anything on.
 class SealedSource final : public Source {
  public:
   // Finds every frame, and opens the first one to see whether the key is right. Both are borrowed.
@@ -32,8 +32,8 @@ class SealedSource final : public Source {
   // The first frame whose plaintext ends after `offset`.
   size_t frame_at(uint64_t offset) const;
 
-  // Reads and opens one frame, checked, in `staging`, which has room for its ciphertext. Returns the
-  // plaintext, at the front of `staging`. Safe from any thread.
+  // Reads and opens one frame, checked, in `staging`, which has room for its ciphertext. Returns
+  // the plaintext, at the front of `staging`. Safe from any thread.
   ByteView open(const Frame& frame, ByteSpan staging) const;
 
  private:

@@ -22,10 +22,14 @@ void copy_row(const std::byte* from, int64_t stride, uint64_t count, uint64_t el
     return;
   }
   switch (element_nbytes) {
-    case 1: return copy(uint8_t{});
-    case 2: return copy(uint16_t{});
-    case 4: return copy(uint32_t{});
-    case 8: return copy(uint64_t{});
+    case 1:
+      return copy(uint8_t{});
+    case 2:
+      return copy(uint16_t{});
+    case 4:
+      return copy(uint32_t{});
+    case 8:
+      return copy(uint64_t{});
     default:
       for (uint64_t i = 0; i < count; ++i, from += stride, to += element_nbytes) {
         std::memcpy(to, from, element_nbytes);

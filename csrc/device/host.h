@@ -18,8 +18,8 @@ struct HostLayout {
   bool is_payload() const noexcept { return stride_bytes.empty() && swap_nbytes == 0; }
 };
 
-// Copies bytes [offset, offset + out.size()) of the payload that `layout` describes, its elements in C
-// order and little-endian, to `out`. The range must lie inside it. Safe from any thread.
+// Copies bytes [offset, offset + out.size()) of the payload that `layout` describes, its elements
+// in C order and little-endian, to `out`. The range must lie inside it. Safe from any thread.
 void copy_payload(const HostLayout& layout, uint64_t offset, ByteSpan out);
 
 }  // namespace mindckpt

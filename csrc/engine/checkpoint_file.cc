@@ -73,7 +73,8 @@ class Loader {
   std::vector<Range> ranges_to_read() const {
     std::vector<Range> ranges;
     const auto add = [&ranges](uint64_t begin, uint64_t end) {
-      for (; begin < end; begin += kReadBytes) ranges.push_back({begin, std::min(begin + kReadBytes, end)});
+      for (; begin < end; begin += kReadBytes)
+        ranges.push_back({begin, std::min(begin + kReadBytes, end)});
     };
     if (check_crc_) {
       add(0, index_.records_nbytes);
@@ -97,10 +98,11 @@ class Loader {
     auto destination = destinations_.begin();
     for (const Frame& frame : sealed_->frames()) {
       const uint64_t end = frame.plain_begin + frame.plain_nbytes;
-      while (header != index_.headers.end() && header->begin + header->nbytes <= frame.plain_begin) ++header;
-      while (destination != destinations_.end() && destination->end() <= frame.plain_begin) ++destination;
-      const bool wanted = check_crc_ ||
-                          (header != index_.headers.end() && header->begin < end) ||
+      while (header != index_.headers.end() && header->begin + header->nbytes <= frame.plain_begin)
+        ++header;
+      while (destination != destinations_.end() && destination->end() <= frame.plain_begin)
+        ++destination;
+      const bool wanted = check_crc_ || (header != index_.headers.end() && header->begin < end) ||
                           (destination != destinations_.end() && destination->begin < end);
       if (wanted) ranges.push_back({frame.plain_begin, end});
     }
@@ -157,9 +159,12 @@ class Loader {
     }
   }
 
-  // The index was made from bytes that nothing vouched for yet. Now something does: were they these?
+  // The index was made from bytes that nothing vouched for yet. Now something does: were they
+  // these?
   void compare_headers(const Range& range, ByteView bytes) const {
-    const auto header_end = [](const Index::Header& header) { return header.begin + header.nbytes; };
+    const auto header_end = [](const Index::Header& header) {
+      return header.begin + header.nbytes;
+    };
     auto header = std::ranges::upper_bound(index_.headers, range.begin, {}, header_end);
     for (; header != index_.headers.end() && header->begin < range.end; ++header) {
       const uint64_t begin = std::max(header->begin, range.begin);
@@ -178,8 +183,8 @@ class Loader {
       if (ranges[i].begin < end) crc = crc32_concat(crc, crcs_[i], end - ranges[i].begin);
     }
     if (crc != *index_.crc) {
-      throw Error(ErrorKind::kChecksum, "the CRC of the records does not match: the file is damaged",
-                  file_.path());
+      throw Error(ErrorKind::kChecksum,
+                  "the CRC of the records does not match: the file is damaged", file_.path());
     }
   }
 
@@ -223,7 +228,8 @@ void CheckpointFile::check_seals() const {
     // MindSpore's IVs are random. Two that follow each other are what is left of a sealed file.
     for (size_t i = 1; i < frames.size(); ++i) {
       if (number(i) == cipher_->block_number(number(i - 1), 1)) {
-        throw Error(ErrorKind::kDecryption, "the first and the last block of a sealed file are gone");
+        throw Error(ErrorKind::kDecryption,
+                    "the first and the last block of a sealed file are gone");
       }
     }
     return;

@@ -36,8 +36,8 @@ class CheckpointFile {
 
   // Reads the content of `targets`, in the order of their entries in the file, each entry once, on
   // `num_threads` threads. Of an encrypted file, every block is checked that holds some of it or of
-  // the record headers. With `check_crc` everything is read and summed: Error(kChecksum) when the sum
-  // is wrong or the file has none. What was read is not to be used when this throws.
+  // the record headers. With `check_crc` everything is read and summed: Error(kChecksum) when the
+  // sum is wrong or the file has none. What was read is not to be used when this throws.
   void read(std::span<const Target> targets, bool check_crc, int num_threads,
             const CancelFlag& cancel) const;
 

@@ -67,7 +67,8 @@ bool SaveJob::is_foreign() const { return process_ != ::getpid(); }
 bool SaveJob::wait(std::optional<Clock::time_point> deadline) {
   if (done()) return true;
   if (is_foreign()) {
-    throw Error(ErrorKind::kInternal, "a save that was started before a fork goes on in the parent");
+    throw Error(ErrorKind::kInternal,
+                "a save that was started before a fork goes on in the parent");
   }
   std::unique_lock lock(mutex_);
   if (!deadline) {

@@ -28,8 +28,8 @@ class Saver {
         crcs_(image.has_crc() ? image.num_blocks() : 0) {}
 
   void run() {
-    // The trailer is known once every record byte has been summed, so the blocks it lies in (the last
-    // one, or two) wait for the others.
+    // The trailer is known once every record byte has been summed, so the blocks it lies in (the
+    // last one, or two) wait for the others.
     const uint64_t blocks = image_.num_blocks();
     const uint64_t first_late =
         image_.has_crc() ? image_.records_nbytes() / image_.block_bytes() : blocks;
@@ -61,8 +61,8 @@ class Saver {
   void save_block(uint64_t block, int worker) {
     Staging& staging = staging_[static_cast<size_t>(worker)];
     const uint64_t nbytes = image_.block_nbytes(block);
-    const std::vector<ByteView> plain =
-        fill(image_.block_begin(block), nbytes, staging.plain, seal_.cipher ? 1 : kMaxPiecesInPlace);
+    const std::vector<ByteView> plain = fill(image_.block_begin(block), nbytes, staging.plain,
+                                             seal_.cipher ? 1 : kMaxPiecesInPlace);
     if (image_.has_crc()) crcs_[block] = checksum(plain);
     const uint64_t begin = seal_.block_begin(image_, block);
     if (seal_.cipher) {

@@ -22,15 +22,16 @@ struct SealPlan {
   uint64_t block_begin(const FileImage& image, uint64_t block) const;
 };
 
-// Block sizes when the caller does not say: large enough to keep system calls and headers cheap, small
-// enough for a block to stay in a core's cache between the stages.
+// Block sizes when the caller does not say: large enough to keep system calls and headers cheap,
+// small enough for a block to stay in a core's cache between the stages.
 inline constexpr uint64_t kPlainBlockBytes = uint64_t{4} << 20;
 inline constexpr uint64_t kSealedBlockBytes = uint64_t{1} << 20;
 
-// Sends every block of the image through fill, checksum, seal and write, on `num_threads` threads, and
-// publishes the file. Blocks are independent; each one's place in the file is known beforehand.
+// Sends every block of the image through fill, checksum, seal and write, on `num_threads` threads,
+// and publishes the file. Blocks are independent; each one's place in the file is known beforehand.
 // `written` counts the file's bytes as they are written. Fills in the stats' counts and stages.
-// Throws the first error; then nothing is published. The image's payloads must not change meanwhile.
+// Throws the first error; then nothing is published. The image's payloads must not change
+// meanwhile.
 void save(FileImage& image, const SealPlan& seal, Sink& sink, int num_threads,
           const CancelFlag& cancel, std::atomic<uint64_t>& written, SaveStats& stats);
 

@@ -20,7 +20,8 @@ class StageTime {
    public:
     explicit Span(StageTime& stage) : stage_(stage), start_(Clock::now()) {}
     ~Span() {
-      const auto spent = std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start_);
+      const auto spent =
+          std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start_);
       stage_.nanoseconds_.fetch_add(spent.count(), std::memory_order_relaxed);
     }
     Span(const Span&) = delete;
@@ -47,9 +48,9 @@ struct SaveStats {
   uint64_t blocks = 0;
   int num_threads = 0;
   bool durable = false;
-  double seconds = 0;           // the whole save, wall clock
+  double seconds = 0;  // the whole save, wall clock
   double snapshot_seconds = 0;
-  double fill_seconds = 0;      // the four stages, summed over threads
+  double fill_seconds = 0;  // the four stages, summed over threads
   double checksum_seconds = 0;
   double seal_seconds = 0;
   double write_seconds = 0;

@@ -7,10 +7,10 @@ namespace mindckpt {
 namespace {
 
 constexpr ElementType kTensorTypes[] = {
-    {"Float32", 4},    {"Float16", 2},     {"BFloat16", 2},    {"Float64", 8},      {"Int8", 1},
-    {"Int16", 2},      {"Int32", 4},       {"Int64", 8},       {"UInt8", 1},        {"UInt16", 2},
-    {"UInt32", 4},     {"UInt64", 8},      {"Bool", 1},        {"Int4", 1},         {"Complex64", 8},
-    {"Complex128", 16}, {"HiFloat8", 1},   {"Float8E5M2", 1},  {"Float8E4M3FN", 1},
+    {"Float32", 4},     {"Float16", 2},  {"BFloat16", 2},   {"Float64", 8},      {"Int8", 1},
+    {"Int16", 2},       {"Int32", 4},    {"Int64", 8},      {"UInt8", 1},        {"UInt16", 2},
+    {"UInt32", 4},      {"UInt64", 8},   {"Bool", 1},       {"Int4", 1},         {"Complex64", 8},
+    {"Complex128", 16}, {"HiFloat8", 1}, {"Float8E5M2", 1}, {"Float8E4M3FN", 1},
 };
 
 constexpr ElementType kMapPartTypes[] = {

@@ -15,7 +15,8 @@ struct ElementType {
 // Strings are records too: type 'str', dims [0], content UTF-32LE.
 inline constexpr std::string_view kStringType = "str";
 
-// Every type of a tensor that can be read, and of the parts of a map tensor, which carry NumPy's names.
+// Every type of a tensor that can be read, and of the parts of a map tensor, which carry NumPy's
+// names.
 std::span<const ElementType> tensor_types();
 std::span<const ElementType> map_part_types();
 

@@ -15,8 +15,8 @@ FileImage FileImage::plan(std::vector<TensorRef> tensors, const ImageOptions& op
   image.block_bytes_ = options.block_bytes;
   image.segments_.reserve(image.tensors_.size() * 2 + 2);
 
-  // Literal bytes that follow each other, such as a record without content and the next one's header,
-  // share a segment.
+  // Literal bytes that follow each other, such as a record without content and the next one's
+  // header, share a segment.
   const auto place_literal = [&image](uint64_t literal_begin) {
     const uint64_t nbytes = image.literals_.size() - literal_begin;
     if (nbytes == 0) return;
@@ -79,8 +79,7 @@ std::vector<FileImage::Piece> FileImage::pieces(uint64_t offset, uint64_t nbytes
   if (nbytes == 0) return found;
   auto segment = std::ranges::upper_bound(segments_, offset, {}, &Segment::begin) - 1;
   for (const uint64_t end = offset + nbytes; offset < end; ++segment) {
-    const uint64_t segment_end =
-        segment + 1 == segments_.end() ? nbytes_ : (segment + 1)->begin;
+    const uint64_t segment_end = segment + 1 == segments_.end() ? nbytes_ : (segment + 1)->begin;
     const uint64_t in_piece = std::min(end, segment_end) - offset;
     const uint64_t source = segment->source_begin + (offset - segment->begin);
     if (segment->tensor < 0) {

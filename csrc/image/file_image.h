@@ -18,12 +18,13 @@ struct TensorRef {
   std::string type;           // as stored, such as "Float32"
   std::vector<int64_t> dims;  // as stored; a string's differ from its layout
   HostLayout layout;
-  uint64_t nbytes = 0;        // of the payload
+  uint64_t nbytes = 0;  // of the payload
 };
 
 struct ImageOptions {
-  uint64_t block_bytes = 0;        // the image is handled in blocks of this many bytes, the last one shorter
-  bool crc = false;                // end with a CRC trailer
+  uint64_t block_bytes =
+      0;             // the image is handled in blocks of this many bytes, the last one shorter
+  bool crc = false;  // end with a CRC trailer
   std::optional<Iv> seal_iv_base;  // set: begin and end the records with seal records that name it
 };
 

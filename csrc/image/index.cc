@@ -200,10 +200,18 @@ class Parser {
   // Fields that this format does not know are skipped, as protobuf's parsers do.
   void skip(const FieldTag& tag, uint64_t end, int depth) {
     switch (tag.type) {
-      case WireType::kVarint: cursor_.take_varint(end); return;
-      case WireType::kFixed64: skip_bytes(8, end); return;
-      case WireType::kFixed32: skip_bytes(4, end); return;
-      case WireType::kBytes: skip_bytes(take_length(end), end); return;
+      case WireType::kVarint:
+        cursor_.take_varint(end);
+        return;
+      case WireType::kFixed64:
+        skip_bytes(8, end);
+        return;
+      case WireType::kFixed32:
+        skip_bytes(4, end);
+        return;
+      case WireType::kBytes:
+        skip_bytes(take_length(end), end);
+        return;
       case WireType::kStartGroup:
         if (depth >= kMaxGroupDepth) fail("groups are nested too deep", tag.begin);
         while (true) {
@@ -214,7 +222,8 @@ class Parser {
           }
           skip(inner, end, depth + 1);
         }
-      default: fail("not a checkpoint: a bad wire type", tag.begin);
+      default:
+        fail("not a checkpoint: a bad wire type", tag.begin);
     }
   }
 
@@ -287,7 +296,8 @@ class Parser {
     while (cursor_.position() < end) {
       const FieldTag tag = take_tag(end);
       if (tag.is_bytes(field::kMapEntry)) {
-        if (map.size() == kMapRoles.size()) fail("a map tensor has more than three parts", tag.begin);
+        if (map.size() == kMapRoles.size())
+          fail("a map tensor has more than three parts", tag.begin);
         const uint64_t nbytes = take_length(end);
         map.push_back(parse_tensor(cursor_.position() + nbytes));
       } else {
@@ -301,7 +311,8 @@ class Parser {
     if (map.size() != kMapRoles.size()) {
       fail("map tensor " + quoted(name) + " has not three parts", begin);
     }
-    for (size_t i = 0; i < map.size(); ++i) add_tensor(name, std::move(map[i]), kMapRoles[i], begin);
+    for (size_t i = 0; i < map.size(); ++i)
+      add_tensor(name, std::move(map[i]), kMapRoles[i], begin);
   }
 
   // A new entry, or one more slice of the tensor before.
@@ -325,8 +336,12 @@ class Parser {
       fail("parameter " + quoted(name) + " comes twice, or its slices are not adjacent", begin);
     }
     entry_begin_ = begin;
-    index_.entries.push_back({std::move(name), std::move(*tensor.type), std::move(tensor.dims),
-                              tensor.content->nbytes, {*tensor.content}, role});
+    index_.entries.push_back({std::move(name),
+                              std::move(*tensor.type),
+                              std::move(tensor.dims),
+                              tensor.content->nbytes,
+                              {*tensor.content},
+                              role});
   }
 
   // The last entry has all its slices: do they hold what its type and dims say?
@@ -347,7 +362,8 @@ class Parser {
     }
     // Old MindSpore releases wrote a single number with dims [0].
     if (entry.dims == std::vector<int64_t>{0} && entry.nbytes == element) entry.dims.clear();
-    // The product is taken over all dims but zeros, so that an empty tensor's others are bounded too.
+    // The product is taken over all dims but zeros, so that an empty tensor's others are bounded
+    // too.
     uint64_t wanted = element;
     bool empty = false;
     for (const int64_t dim : entry.dims) {
@@ -384,8 +400,8 @@ class Parser {
     if (!is_trailer()) fail("records follow the closing seal record", cursor_.position());
   }
 
-  // MindSpore takes any file that ends in such bytes for one with a trailer. Here it must follow the
-  // last record: the mark's first byte cannot begin a field that fits in 17 bytes.
+  // MindSpore takes any file that ends in such bytes for one with a trailer. Here it must follow
+  // the last record: the mark's first byte cannot begin a field that fits in 17 bytes.
   bool is_trailer() {
     if (source_.nbytes() - cursor_.position() != kCrcTrailerBytes) return false;
     std::array<std::byte, kCrcMark.size()> mark;

@@ -32,8 +32,8 @@ struct Entry {
 class Index {
  public:
   // Throws Error(kFormat) that says what is wrong and where, for anything that is not a sound
-  // checkpoint; Error(kIo). Allocates in proportion to the bytes that are there, whatever lengths and
-  // dims they claim.
+  // checkpoint; Error(kIo). Allocates in proportion to the bytes that are there, whatever lengths
+  // and dims they claim.
   static Index read(const Source& plain);
 
   std::vector<Entry> entries;
@@ -45,10 +45,10 @@ class Index {
   std::optional<PlacedSeal> opening_seal;  // the one at the very start
   std::optional<PlacedSeal> closing_seal;  // the one at the end, before a trailer
 
-  // The bytes that were read and believed, payloads apart, so that a load can compare them with what
-  // its checks vouch for.
+  // The bytes that were read and believed, payloads apart, so that a load can compare them with
+  // what its checks vouch for.
   struct Header {
-    uint64_t begin;    // in the plaintext
+    uint64_t begin;  // in the plaintext
     uint64_t nbytes;
     uint64_t literal;  // where in header_bytes
   };

@@ -12,18 +12,25 @@
 namespace mindckpt {
 
 // Wire types and field numbers of the schema.
-enum class WireType : uint8_t { kVarint = 0, kFixed64 = 1, kBytes = 2, kStartGroup = 3, kEndGroup = 4, kFixed32 = 5 };
+enum class WireType : uint8_t {
+  kVarint = 0,
+  kFixed64 = 1,
+  kBytes = 2,
+  kStartGroup = 3,
+  kEndGroup = 4,
+  kFixed32 = 5
+};
 
 namespace field {
-inline constexpr uint32_t kValue = 1;         // Checkpoint.value
-inline constexpr uint32_t kTag = 1;           // Value.tag
-inline constexpr uint32_t kTensor = 2;        // Value.tensor
-inline constexpr uint32_t kMapTensor = 3;     // Value.maptensor
-inline constexpr uint32_t kMapEntry = 1;      // MapTensorProto.tensor
-inline constexpr uint32_t kDims = 1;          // TensorProto.dims
-inline constexpr uint32_t kTensorType = 2;    // TensorProto.tensor_type
-inline constexpr uint32_t kContent = 3;       // TensorProto.tensor_content
-inline constexpr uint32_t kSeal = 1000;       // ours, unknown to MindSpore, which skips it
+inline constexpr uint32_t kValue = 1;       // Checkpoint.value
+inline constexpr uint32_t kTag = 1;         // Value.tag
+inline constexpr uint32_t kTensor = 2;      // Value.tensor
+inline constexpr uint32_t kMapTensor = 3;   // Value.maptensor
+inline constexpr uint32_t kMapEntry = 1;    // MapTensorProto.tensor
+inline constexpr uint32_t kDims = 1;        // TensorProto.dims
+inline constexpr uint32_t kTensorType = 2;  // TensorProto.tensor_type
+inline constexpr uint32_t kContent = 3;     // TensorProto.tensor_content
+inline constexpr uint32_t kSeal = 1000;     // ours, unknown to MindSpore, which skips it
 }  // namespace field
 
 // MindSpore cuts a larger tensor into records of this many content bytes, the last one shorter.

@@ -35,7 +35,8 @@ namespace {
 
 // ---- errors
 
-// Any bytes can be a path: those that are no text come as surrogates, as Python has them everywhere.
+// Any bytes can be a path: those that are no text come as surrogates, as Python has them
+// everywhere.
 py::str decoded_path(const std::string& path) {
   return py::reinterpret_steal<py::str>(
       PyUnicode_DecodeFSDefaultAndSize(path.data(), static_cast<Py_ssize_t>(path.size())));
@@ -49,7 +50,9 @@ void set_python_error(const Error& error) {
     PyErr_SetObject(type.ptr(), message.ptr());
   };
   switch (error.kind()) {
-    case ErrorKind::kInvalidArgument: PyErr_SetString(PyExc_ValueError, error.what()); return;
+    case ErrorKind::kInvalidArgument:
+      PyErr_SetString(PyExc_ValueError, error.what());
+      return;
     case ErrorKind::kIo: {
       // Called with an errno, OSError makes itself the subclass that fits, such as PermissionError.
       const py::object os_error = py::reinterpret_borrow<py::object>(PyExc_OSError)(
@@ -57,12 +60,17 @@ void set_python_error(const Error& error) {
       PyErr_SetObject(py::type::handle_of(os_error).ptr(), os_error.ptr());
       return;
     }
-    case ErrorKind::kFormat: return raise("CheckpointError");
-    case ErrorKind::kChecksum: return raise("ChecksumError");
-    case ErrorKind::kDecryption: return raise("DecryptionError");
+    case ErrorKind::kFormat:
+      return raise("CheckpointError");
+    case ErrorKind::kChecksum:
+      return raise("ChecksumError");
+    case ErrorKind::kDecryption:
+      return raise("DecryptionError");
     case ErrorKind::kUnavailable:
     case ErrorKind::kCancelled:
-    case ErrorKind::kInternal: PyErr_SetString(PyExc_RuntimeError, error.what()); return;
+    case ErrorKind::kInternal:
+      PyErr_SetString(PyExc_RuntimeError, error.what());
+      return;
   }
 }
 
@@ -93,9 +101,7 @@ std::shared_ptr<const Cipher> make_cipher(const std::optional<py::bytes>& key,
 }
 
 // NumPy reports strides for axes of length 1 and for empty arrays that mean nothing.
-bool is_c_contiguous(const py::array& array) {
-  return (array.flags() & py::array::c_style) != 0;
-}
+bool is_c_contiguous(const py::array& array) { return (array.flags() & py::array::c_style) != 0; }
 
 uint64_t swap_nbytes(const py::dtype& dtype) {
   if (dtype.byteorder() != '>') return 0;
@@ -153,13 +159,13 @@ TensorRef tensor_ref(const py::handle& record) {
 py::dict stats_dict(const std::string& path, const SaveStats& stats) {
   using namespace py::literals;
   return py::dict(
-      "path"_a = decoded_path(path),
-      "nbytes"_a = stats.nbytes, "payload_nbytes"_a = stats.payload_nbytes,
-      "records"_a = stats.records, "blocks"_a = stats.blocks, "num_threads"_a = stats.num_threads,
-      "durable"_a = stats.durable, "seconds"_a = stats.seconds,
-      "snapshot_seconds"_a = stats.snapshot_seconds, "fill_seconds"_a = stats.fill_seconds,
-      "checksum_seconds"_a = stats.checksum_seconds, "seal_seconds"_a = stats.seal_seconds,
-      "write_seconds"_a = stats.write_seconds, "publish_seconds"_a = stats.publish_seconds);
+      "path"_a = decoded_path(path), "nbytes"_a = stats.nbytes,
+      "payload_nbytes"_a = stats.payload_nbytes, "records"_a = stats.records,
+      "blocks"_a = stats.blocks, "num_threads"_a = stats.num_threads, "durable"_a = stats.durable,
+      "seconds"_a = stats.seconds, "snapshot_seconds"_a = stats.snapshot_seconds,
+      "fill_seconds"_a = stats.fill_seconds, "checksum_seconds"_a = stats.checksum_seconds,
+      "seal_seconds"_a = stats.seal_seconds, "write_seconds"_a = stats.write_seconds,
+      "publish_seconds"_a = stats.publish_seconds);
 }
 
 // A SaveJob with what its thread reads: the arrays live until it has ended.
@@ -168,8 +174,8 @@ class PyJob {
   PyJob(std::shared_ptr<SaveJob> job, std::string path, py::object arrays)
       : job_(std::move(job)), path_(std::move(path)), arrays_(std::move(arrays)) {}
   ~PyJob() {
-    // In a forked child the thread does not exist, and a thread of the parent may have been waiting:
-    // the locks are in no state to be destroyed. What little there is stays.
+    // In a forked child the thread does not exist, and a thread of the parent may have been
+    // waiting: the locks are in no state to be destroyed. What little there is stays.
     if (job_->is_foreign()) {
       new std::shared_ptr<SaveJob>(std::move(job_));
       return;
@@ -297,10 +303,14 @@ class ArrayMemory {
 
 const char* role_name(EntryRole role) {
   switch (role) {
-    case EntryRole::kTensor: return "tensor";
-    case EntryRole::kMapKey: return "map_key";
-    case EntryRole::kMapValue: return "map_value";
-    case EntryRole::kMapStatus: return "map_status";
+    case EntryRole::kTensor:
+      return "tensor";
+    case EntryRole::kMapKey:
+      return "map_key";
+    case EntryRole::kMapValue:
+      return "map_value";
+    case EntryRole::kMapStatus:
+      return "map_status";
   }
   MINDCKPT_CHECK(false);
 }
@@ -342,9 +352,8 @@ class PyReader {
       targets.push_back({indices[i], place.data});
     }
     std::ranges::sort(targets, {}, &Target::entry);
-    run_interruptibly([&](const CancelFlag& cancel) {
-      file_->read(targets, check_crc, num_threads, cancel);
-    });
+    run_interruptibly(
+        [&](const CancelFlag& cancel) { file_->read(targets, check_crc, num_threads, cancel); });
     return arrays;
   }
 
@@ -376,7 +385,8 @@ class PyReader {
     return tuple;
   }
 
-  void check_request(const std::vector<size_t>& indices, const std::vector<py::dtype>& dtypes) const {
+  void check_request(const std::vector<size_t>& indices,
+                     const std::vector<py::dtype>& dtypes) const {
     if (dtypes.size() != indices.size()) throw py::value_error("a dtype for each index is needed");
     std::vector<bool> asked(file_->entries().size());
     for (const size_t index : indices) {
@@ -417,21 +427,31 @@ std::map<std::string, uint64_t> itemsizes() {
   return sizes;
 }
 
-// What NumPy calls the elements (unsigned integers where it has no name for them), and MindSpore's name.
+// What NumPy calls the elements (unsigned integers where it has no name for them), and MindSpore's
+// name.
 std::optional<std::pair<std::string, std::string>> element_names(dlpack::DataType type) {
   const std::string bits = std::to_string(type.bits);
   const std::string bytes = std::to_string(type.bits / 8);
   if (type.lanes != 1 || type.bits % 8 != 0) return std::nullopt;
   switch (type.code) {
-    case dlpack::kInt: return {{"i" + bytes, "Int" + bits}};
-    case dlpack::kUint: return {{"u" + bytes, "UInt" + bits}};
-    case dlpack::kFloat: return {{"f" + bytes, "Float" + bits}};
-    case dlpack::kComplex: return {{"c" + bytes, "Complex" + bits}};
-    case dlpack::kBool: return {{"?", "Bool"}};
-    case dlpack::kBfloat: return {{"u2", "BFloat16"}};
-    case dlpack::kFloat8E4M3FN: return {{"u1", "Float8E4M3FN"}};
-    case dlpack::kFloat8E5M2: return {{"u1", "Float8E5M2"}};
-    default: return std::nullopt;
+    case dlpack::kInt:
+      return {{"i" + bytes, "Int" + bits}};
+    case dlpack::kUint:
+      return {{"u" + bytes, "UInt" + bits}};
+    case dlpack::kFloat:
+      return {{"f" + bytes, "Float" + bits}};
+    case dlpack::kComplex:
+      return {{"c" + bytes, "Complex" + bits}};
+    case dlpack::kBool:
+      return {{"?", "Bool"}};
+    case dlpack::kBfloat:
+      return {{"u2", "BFloat16"}};
+    case dlpack::kFloat8E4M3FN:
+      return {{"u1", "Float8E4M3FN"}};
+    case dlpack::kFloat8E5M2:
+      return {{"u1", "Float8E5M2"}};
+    default:
+      return std::nullopt;
   }
 }
 
@@ -439,7 +459,8 @@ std::pair<py::array, std::string> from_dlpack(py::capsule capsule) {
   if (!PyCapsule_IsValid(capsule.ptr(), "dltensor")) {
     throw py::buffer_error("not a fresh DLPack capsule");
   }
-  auto* managed = static_cast<dlpack::ManagedTensor*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"));
+  auto* managed =
+      static_cast<dlpack::ManagedTensor*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"));
   const dlpack::Tensor& tensor = managed->tensor;
   const int32_t device = tensor.device.type;
   if (device != dlpack::kCpu && device != dlpack::kCudaHost && device != dlpack::kRocmHost) {
@@ -453,7 +474,8 @@ std::pair<py::array, std::string> from_dlpack(py::capsule capsule) {
   std::vector<py::ssize_t> shape(tensor.shape, tensor.shape + tensor.ndim);
   std::vector<py::ssize_t> strides;
   if (tensor.strides != nullptr) {
-    for (int32_t i = 0; i < tensor.ndim; ++i) strides.push_back(tensor.strides[i] * dtype.itemsize());
+    for (int32_t i = 0; i < tensor.ndim; ++i)
+      strides.push_back(tensor.strides[i] * dtype.itemsize());
   }
   // From here on the view owns the tensor, and the capsule says that it is taken.
   PyCapsule_SetName(capsule.ptr(), "used_dltensor");
@@ -486,8 +508,8 @@ PYBIND11_MODULE(_core, module) {
              "after"_a.none(true));
 
   py::class_<PyReader>(module, "Reader")
-      .def(py::init<const py::str&, const std::optional<py::bytes>&, const std::string&>(), "path"_a,
-           "key"_a.none(true), "mode"_a)
+      .def(py::init<const py::str&, const std::optional<py::bytes>&, const std::string&>(),
+           "path"_a, "key"_a.none(true), "mode"_a)
       .def_property_readonly("entries", &PyReader::entries)
       .def_property_readonly("has_crc", &PyReader::has_crc)
       .def_property_readonly("sealed", &PyReader::is_sealed)

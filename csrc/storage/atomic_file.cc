@@ -24,8 +24,8 @@ constexpr mode_t kPublishedMode = 0400;  // as MindSpore leaves its files
 constexpr size_t kHexDigits = 16;
 constexpr char kSuffix[] = ".tmp";
 
-// Names have at most 255 bytes, and the target's own may use them all. Two long names that share this
-// much share their leftovers as well, which does no harm: the locks tell which are in use.
+// Names have at most 255 bytes, and the target's own may use them all. Two long names that share
+// this much share their leftovers as well, which does no harm: the locks tell which are in use.
 constexpr size_t kMaxStemBytes = 180;
 
 std::string temporary_prefix(const std::string& name) {
@@ -40,7 +40,8 @@ bool is_temporary(const std::string& candidate, const std::string& prefix) {
                      [](unsigned char c) { return std::isxdigit(c) != 0; });
 }
 
-// Removes what killed processes left behind for this name. Failing to is no error: the save goes on.
+// Removes what killed processes left behind for this name. Failing to is no error: the save goes
+// on.
 void remove_leftovers(int folder, const std::string& prefix) {
   // A descriptor of its own, because closedir() closes it.
   const int scan = ::openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -110,9 +111,8 @@ AtomicFile::AtomicFile(const std::string& target, uint64_t nbytes, bool durable)
     fd_ = std::move(fd);
   }
   try {
-    if (nbytes > 0 &&
-        ::fallocate(fd_.get(), 0, 0, static_cast<off_t>(nbytes)) != 0 && errno != EOPNOTSUPP &&
-        errno != ENOSYS && errno != EINTR) {
+    if (nbytes > 0 && ::fallocate(fd_.get(), 0, 0, static_cast<off_t>(nbytes)) != 0 &&
+        errno != EOPNOTSUPP && errno != ENOSYS && errno != EINTR) {
       throw_errno("reserve space for", target_);
     }
   } catch (...) {

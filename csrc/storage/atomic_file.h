@@ -14,8 +14,8 @@ namespace mindckpt {
 // untouched until then, and with `durable` until the new file's bytes are on storage.
 //
 // The temporary file is locked (flock) while its writer lives. That is how a later save to the same
-// name tells a killed process's leftover, which it removes, from a file still being written: the lock
-// goes with the process, on any host, where a process number could mean another process.
+// name tells a killed process's leftover, which it removes, from a file still being written: the
+// lock goes with the process, on any host, where a process number could mean another process.
 class AtomicFile final : public Sink {
  public:
   // Reserves `nbytes` of space at once: a full disk is noticed before any work is done, and writing

@@ -19,8 +19,8 @@ FileDescriptor::~FileDescriptor() {
 
 void throw_errno(const char* call, const std::string& path) {
   const int number = errno;
-  throw Error(ErrorKind::kIo,
-              std::string(call) + ": " + std::generic_category().message(number), path, number);
+  throw Error(ErrorKind::kIo, std::string(call) + ": " + std::generic_category().message(number),
+              path, number);
 }
 
 uint64_t transfer_all(const Transfer& transfer, std::span<const iovec> pieces, uint64_t offset,

@@ -6,8 +6,9 @@
 
 namespace mindckpt {
 
-// A file's bytes in memory, copy-on-write: writing to them does not change the file. They are read when
-// they are touched; a file that another process cuts short then ends in SIGBUS, as with any mapping.
+// A file's bytes in memory, copy-on-write: writing to them does not change the file. They are read
+// when they are touched; a file that another process cuts short then ends in SIGBUS, as with any
+// mapping.
 class Mapping {
  public:
   Mapping(int fd, size_t nbytes, const char* path);  // throws Error(kIo)

@@ -12,8 +12,8 @@ class Sink {
  public:
   virtual ~Sink() = default;
 
-  // Writes `pieces`, one after the other, at their final offset. Safe from any thread; ranges must not
-  // overlap. Throws Error(kIo) with path and errno.
+  // Writes `pieces`, one after the other, at their final offset. Safe from any thread; ranges must
+  // not overlap. Throws Error(kIo) with path and errno.
   virtual void write_at(uint64_t offset, std::span<const ByteView> pieces) = 0;
 
   // Publishes the file under its name, after the last write and once. Throws Error(kIo).
