@@ -20,10 +20,9 @@ demo:  ## save and load LeNet5 in every mode, with sizes and speeds
 	@$(BOOTSTRAP)
 	$(IN_VENV) python benchmarks/demo.py
 
-test:  ## the engine's tests (ctest), the examples in docstrings, the Python tests
+test:  ## the engine's tests (ctest) and the Python tests
 	@$(BOOTSTRAP) --extra test
 	$(IN_VENV) cmake --workflow --preset release
-	$(IN_VENV) python -m pytest --doctest-modules mindckpt
 	$(IN_VENV) python -m pytest --ignore=tests/interop tests
 
 sanitize:  ## the engine's tests under ASan with UBSan, and under TSan
@@ -50,7 +49,7 @@ interop:  ## files exchanged with the real MindSpore, in .venv-interop
 	@"$(PYTHON)" tools/interop.py
 
 bench:  ## host_save.py against raw loops, and against MindSpore where it is installed
-	@$(BOOTSTRAP)
+	@$(BOOTSTRAP) --extra bench
 	$(IN_VENV) python benchmarks/host_save.py
 
 clean:  ## remove build outputs and caches

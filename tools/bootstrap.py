@@ -34,6 +34,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MIN_PYTHON = (3, 10)
 MIN_CMAKE = (3, 25)
 
+_BUILD = ROOT / "build"
 # What the compiled module is made of; Python modules are used from where they lie.
 _BUILD_INPUTS = ("pyproject.toml", "CMakeLists.txt", "csrc", "third_party/cmake")
 
@@ -118,19 +119,21 @@ class Environment:
         self.python = path / "bin" / "python"
         self._stamp = path / ".bootstrap.json"
         # Each environment has its own CMake cache, also where two share a wheel tag.
-        self._build_dir = ROOT / "build" / path.name.lstrip(".")
+        self._build_dir = _BUILD / path.name.lstrip(".")
 
     def create(self) -> None:
-        """Creates it, anew where it belongs to another interpreter or was moved here."""
-        # Scripts and the editable install hold absolute paths.
+        """Creates it, anew where it belongs to another interpreter or the project was moved."""
         identity = {
             "path": str(self.path),
             "python": _dotted(self.interpreter.version),
             "base_prefix": self.interpreter.base_prefix,
         }
-        if self._read_stamp().get("identity") == identity and self.python.exists():
+        found = self._read_stamp().get("identity", identity)
+        if found == identity and self._stamp.exists() and self.python.exists():
             return
-        for stale in (self.path, self._build_dir):
+        # Scripts, the editable install and CMake's caches hold absolute paths.
+        moved = found["path"] != identity["path"]
+        for stale in (self.path, _BUILD if moved else self._build_dir):
             if stale.exists():
                 print(f"+ rm -r {stale}", flush=True)
                 shutil.rmtree(stale)

@@ -1,0 +1,130 @@
+"""Fair samples, their statistics, and the words that go with them."""
+
+from __future__ import annotations
+
+import gc
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import mindckpt
+
+MIB = 1 << 20
+PAGE_BYTES = 4096
+# A virtual machine hands freed memory back to its host within seconds, and touching it anew costs
+# more than what is measured. What a sample needs is a payload, and some.
+WARM_FACTOR = 1.25
+
+
+@dataclass(frozen=True)
+class Payload:
+    """What is saved: tensors that are views of one buffer.
+
+    Attributes:
+        buffer: All bytes, for the raw loops.
+        tensors: Name -> float32 tensor, for the libraries.
+    """
+
+    buffer: npt.NDArray[np.uint8]
+    tensors: dict[str, npt.NDArray[np.float32]]
+
+    @classmethod
+    def of_size(cls, count: int, tensor_bytes: int) -> Payload:
+        """`count` float32 tensors of `tensor_bytes` each, of random numbers in [0, 1)."""
+        elements = tensor_bytes // 4
+        numbers = np.random.default_rng(2024).random(count * elements, np.float32)
+        rows = numbers.reshape(count, elements)
+        tensors = {f"layers.{i}.weight": row for i, row in enumerate(rows)}
+        return cls(numbers.view(np.uint8), tensors)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors together."""
+        return self.buffer.nbytes
+
+
+def warm(nbytes: int) -> None:
+    """Touches every page of `nbytes` of fresh memory and frees it, warm for the next sample."""
+    np.empty(nbytes, np.uint8)[::PAGE_BYTES] = 1
+
+
+def sample(run: Callable[[], Any], nbytes: int) -> tuple[float, Any]:
+    """Seconds that one call of `run` took, and its result, which lives on outside of the clock.
+
+    What about `nbytes` need is warmed before the clock runs, and garbage is collected.
+    """
+    gc.collect()
+    warm(int(WARM_FACTOR * nbytes))
+    start = time.perf_counter()
+    result = run()
+    return time.perf_counter() - start, result
+
+
+def median_and_spread(values: Sequence[float], digits: int = 2) -> str:
+    """'1.23 (1.10-1.31)': the median, and the least and the greatest."""
+    if len(values) == 1:
+        return f"{values[0]:.{digits}f}"
+    median = statistics.median(values)
+    return f"{median:.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose columns line up; all but the first are flushed right."""
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+
+    def line(cells: Sequence[str]) -> str:
+        first, *rest = zip(cells, widths, strict=True)
+        return " | ".join([f"| {first[0]:<{first[1]}}", *(f"{c:>{w}}" for c, w in rest)]) + " |"
+
+    rule = "|".join(["", "-" * (widths[0] + 2), *("-" * (w + 1) + ":" for w in widths[1:]), ""])
+    return "\n".join([line(header), rule, *map(line, rows)])
+
+
+def machine(folder: Path) -> str:
+    """Processor, cores, memory, file system and versions, in one line."""
+    memory_gib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    return ", ".join(
+        [
+            f"{_processor()} x {len(os.sched_getaffinity(0))}",
+            f"{memory_gib:.0f} GiB",
+            f"{_file_system(folder)}",
+            f"Linux {platform.release()}",
+            f"Python {platform.python_version()}",
+            f"NumPy {np.__version__}",
+            f"mindckpt {mindckpt.__version__}",
+            f"commit {_commit()}",
+        ]
+    )
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def _file_system(folder: Path) -> str:
+    """The type of the deepest mount above `folder`."""
+    mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+    above = [m for m in mounts if folder.resolve().is_relative_to(m[1])]
+    return max(above, key=lambda mount: len(mount[1]))[2]
+
+
+def _commit() -> str:
+    """The commit of this checkout, '+' when it has changes; 'unknown' outside of one."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+"]
+    try:
+        run = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return "unknown"
+    return run.stdout.strip()

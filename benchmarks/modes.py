@@ -1,0 +1,55 @@
+"""The ways to save a checkpoint that the benchmarks go through."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Mode:
+    """One way to save and load.
+
+    Attributes:
+        name: As printed.
+        cipher: OpenSSL's name of the cipher; '' for none.
+        crc: Whether a checksum is written, and verified by the load.
+        durable: Whether the file is on the disk before the save returns.
+    """
+
+    name: str
+    cipher: str = ""
+    crc: bool = False
+    durable: bool = False
+
+    @property
+    def save_options(self) -> dict[str, Any]:
+        """Keywords of save_checkpoint that MindSpore's knows too."""
+        return self._keywords("enc") | {"crc_check": self.crc}
+
+    @property
+    def load_options(self) -> dict[str, Any]:
+        """Keywords of load_checkpoint, in both libraries."""
+        return self._keywords("dec") | {"crc_check": self.crc}
+
+    def _keywords(self, prefix: str) -> dict[str, Any]:
+        if not self.cipher:
+            return {}
+        key_bytes, mode = _KEY_BYTES_AND_MODE[self.cipher]
+        return {f"{prefix}_key": bytes(range(key_bytes)), f"{prefix}_mode": mode}
+
+
+_KEY_BYTES_AND_MODE = {
+    "aes-256-gcm": (32, "AES-GCM"),
+    "aes-256-cbc": (32, "AES-CBC"),
+    "sm4-cbc": (16, "SM4-CBC"),
+}
+
+PLAIN = Mode("plain")
+DURABLE = Mode("plain, durable", durable=True)
+CRC = Mode("CRC", crc=True)
+GCM = Mode("AES-256-GCM", cipher="aes-256-gcm")
+CBC = Mode("AES-256-CBC", cipher="aes-256-cbc")
+SM4 = Mode("SM4-CBC", cipher="sm4-cbc")
+
+ALL = (PLAIN, DURABLE, CRC, GCM, CBC, SM4)

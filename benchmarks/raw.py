@@ -1,0 +1,108 @@
+"""What the machine can do without us: loops that write and read, and OpenSSL's own speed."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Buffer: TypeAlias = npt.NDArray[np.uint8]
+
+PIECE_BYTES = 4_000_000
+SYNC_EVERY_BYTES = 32 << 20
+READ_BYTES = 16 << 20
+CIPHER_BLOCK_BYTES = 1 << 20
+
+_SYNC_FILE_RANGE_WRITE = 2
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def write(data: Buffer, path: Path) -> None:
+    """Writes 4 MB pieces to a new file, into the page cache: the raw loop."""
+    with path.open("wb", buffering=0) as file:
+        for piece in _pieces(data):
+            file.write(piece)
+
+
+def write_fallocated(data: Buffer, path: Path) -> None:
+    """The raw loop over space that was reserved for the whole file at once."""
+    with path.open("wb", buffering=0) as file:
+        os.posix_fallocate(file.fileno(), 0, data.nbytes)
+        for piece in _pieces(data):
+            file.write(piece)
+
+
+def write_fdatasync(data: Buffer, path: Path) -> None:
+    """The raw loop, durable when it returns: one sync at the end."""
+    with path.open("wb", buffering=0) as file:
+        for piece in _pieces(data):
+            file.write(piece)
+        os.fdatasync(file.fileno())
+
+
+def write_sync_file_range(data: Buffer, path: Path) -> None:
+    """Reserved space, writeback started every 32 MiB, one sync at the end: durable."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.sync_file_range.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
+    with path.open("wb", buffering=0) as file:
+        os.posix_fallocate(file.fileno(), 0, data.nbytes)
+        started = written = 0
+        for piece in _pieces(data):
+            written += file.write(piece)
+            if written - started >= SYNC_EVERY_BYTES:
+                length = written - started
+                libc.sync_file_range(file.fileno(), started, length, _SYNC_FILE_RANGE_WRITE)
+                started = written
+        os.fdatasync(file.fileno())
+
+
+def sync(path: Path) -> None:
+    """Waits till a file is on the disk, so that its writeback is not under what comes next."""
+    with path.open("rb") as file:
+        os.fdatasync(file.fileno())
+
+
+def read_parallel(path: Path, target: Buffer, threads: int) -> None:
+    """Reads a whole file with `pread` on `threads` threads into memory that is resident already."""
+    with path.open("rb") as file, ThreadPoolExecutor(threads) as pool:
+
+        def read_piece(offset: int) -> None:
+            end = min(offset + READ_BYTES, target.nbytes)
+            while offset < end:
+                nbytes = os.preadv(file.fileno(), [target[offset:end].data], offset)
+                if nbytes == 0:
+                    raise EOFError(f"{path} ends at {offset}, not at {target.nbytes}")
+                offset += nbytes
+
+        list(pool.map(read_piece, range(0, target.nbytes, READ_BYTES)))
+
+
+def openssl_rate(cipher: str, *, decrypt: bool = False) -> float | None:
+    """Bytes a second of one core by `openssl speed`, on blocks of 1 MiB.
+
+    None where the program is missing or was built without the cipher.
+    """
+    command = ["openssl", "speed", "-mr", "-elapsed", "-seconds", "1"]
+    command += ["-bytes", str(CIPHER_BLOCK_BYTES), *(["-decrypt"] if decrypt else [])]
+    try:
+        run = subprocess.run([*command, "-evp", cipher], capture_output=True, text=True)
+    except FileNotFoundError:
+        return None
+    # "+F:22:AES-256-GCM:4123456789.00": the last field is bytes a second.
+    results = [line for line in run.stdout.splitlines() if line.startswith("+F:")]
+    return float(results[-1].rsplit(":", 1)[1]) if results else None
+
+
+def _pieces(data: Buffer) -> Iterator[Any]:
+    return (data[i : i + PIECE_BYTES].data for i in range(0, data.nbytes, PIECE_BYTES))
