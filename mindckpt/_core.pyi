@@ -30,7 +30,7 @@ class SaveStats(TypedDict):
     num_threads: int
     durable: bool  # synced to storage before it was published
     seconds: float  # the whole save, wall clock
-    snapshot_seconds: float  # copying host memory before start_save returned
+    snapshot_seconds: float  # copying host memory before prepare_save returned
     fill_seconds: float  # the four below are summed over threads
     checksum_seconds: float
     seal_seconds: float
@@ -38,8 +38,12 @@ class SaveStats(TypedDict):
     publish_seconds: float  # sync, rename, sync of the folder
 
 class Job:
-    """A save under way on a C++ thread. Destroying an unfinished one cancels and joins it."""
+    """A save, running on a C++ thread once it is started. Destroying it cancels and joins."""
 
+    def start(self, after: Job | None) -> None:
+        """Start writing, once, when the job `after` has ended: saves to one path are ordered."""
+
+    def started(self) -> bool: ...
     def wait(self, timeout: float | None = None) -> bool:
         """Whether the save has ended, well or not; waits `timeout` seconds at most.
 
@@ -60,7 +64,7 @@ class Job:
         RuntimeError when it is still running, or was cancelled.
         """
 
-def start_save(
+def prepare_save(
     records: Sequence[Record],
     path: str,
     *,
@@ -71,9 +75,8 @@ def start_save(
     num_threads: int,
     block_bytes: int,
     snapshot: bool,
-    after: Job | None,
 ) -> Job:
-    """Plan the file, then start writing it on a C++ thread.
+    """Plan a file, for a job that is yet to be started.
 
     Args:
         records: What to save, in order.
@@ -86,10 +89,9 @@ def start_save(
         block_bytes: At most 64 MiB; 0 picks.
         snapshot: Whether to copy every payload before returning, so that the caller may overwrite
             it at once. If not, the job keeps the arrays alive, and they must not change meanwhile.
-        after: A job that has to end before this one starts to write: saves to one path are ordered.
 
     Raises:
-        ValueError: A bad key, mode, name or block size; nothing was started.
+        ValueError: A bad key, mode, name or block size.
     """
 
 class Reader:

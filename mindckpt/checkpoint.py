@@ -12,7 +12,7 @@ from mindckpt.arrays import type_name
 from mindckpt.assign import assign, check_net
 from mindckpt.errors import CheckpointError
 from mindckpt.job import SaveJob, running_saves
-from mindckpt.paths import path_to_load, path_to_save
+from mindckpt.paths import check_file, path_to_load, path_to_save
 from mindckpt.progress import Progress, progress_function
 from mindckpt.records import (
     ParameterDict,
@@ -111,7 +111,8 @@ def save_checkpoint(
             - crc_check (bool): Whether to add a CRC-32 of all records, which `load_checkpoint` can
               check. With a key it is encrypted along. Default: False.
             - durable (bool): Whether to sync to storage before the file appears. False is faster,
-              and a crash of the machine may lose the file. Default: True.
+              and a crash of the machine may lose the file, and the one that it replaced. Default:
+              True.
             - num_threads (int): How many threads work, 1 to 1024. Default: None, as many as pay
               off.
             - block_bytes (int): Bytes of the pieces that are worked on, and encrypted, one by one:
@@ -197,7 +198,7 @@ def save_checkpoint(
     path = path_to_save(ckpt_file_name)
 
     running_saves.raise_untold()
-    save = running_saves.start(
+    job = _core.prepare_save(
         records_of(save_obj, choice, append_dict),
         path,
         crc=crc,
@@ -206,10 +207,11 @@ def save_checkpoint(
         mode=enc_mode,
         num_threads=num_threads,
         block_bytes=block_bytes,
-        is_async=is_async,
-        progress=progress,
+        snapshot=is_async,
     )
+    save = SaveJob(job, path, is_async, progress)
     if is_async:
+        running_saves.start(save)
         return save
     running_saves.run(save)
     return None
@@ -230,7 +232,8 @@ def load_checkpoint(
     """Load a checkpoint file, ours or MindSpore's.
 
     A save of this process to the same file that is still running is waited for. Of the parameters
-    only those selected are read (of an encrypted file, the blocks that hold them).
+    only those selected are read (of an encrypted file of ours, the blocks that hold them; one of
+    MindSpore's is read whole, as nothing vouches for the blocks that are left out).
 
     Args:
         ckpt_file_name: The file; its name must end with 'ckpt'.
@@ -293,7 +296,12 @@ def load_checkpoint(
     path = path_to_load(ckpt_file_name)
 
     running_saves.wait_for(path)
+    check_file(path, ckpt_file_name)
     reader = _core.Reader(path, dec_key, dec_mode)
+    if choice_func is not None and dec_key is not None:
+        # The names have been decrypted, but their blocks not checked yet: a function of the user's
+        # is to see none that somebody else may have put there.
+        reader.read([], [], check_crc=False, num_threads=num_threads)
     entries = reader.entries
     indices = [i for i, entry in enumerate(entries) if chosen is None or chosen(entry[0])]
     if not indices:
@@ -393,16 +401,19 @@ def _number(argument: str, value: object, least: int, most: int) -> int:
     """An int argument; 0, with which the engine picks, for None."""
     if value is None:
         return 0
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]  # which is what this finds out
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool):
         raise TypeError(f"{argument} must be an int or None, got {type_name(value)}")
-    number = operator.index(value)
     if not least <= number <= most:
         raise ValueError(f"{argument} must be in [{least}, {most}], got {number}")
     return number
 
 
 def _check_format(value: object) -> None:
-    if value != "ckpt":
+    if not isinstance(value, str) or value != "ckpt":
         raise ValueError(f"format must be 'ckpt', the only one here, got {value!r}")
 
 

@@ -117,7 +117,8 @@ class SaveJob:
 
         Raises:
             TimeoutError: The save is still running.
-            OSError: The file system said no; nothing was published.
+            OSError: The file system said no. Nothing was published, unless it is the folder that
+                could not be synced after the file took its name.
             RuntimeError: The save was cancelled.
         """
         self._await_end(timeout)
@@ -145,6 +146,7 @@ class SaveJob:
         if not self.wait(timeout):
             raise TimeoutError(f"the save of {self._path!r} is still running after {timeout} s")
         self._asked = True
+        running_saves.forget_settled()
 
     def _failure(self) -> Exception | None:
         """Why the ended save failed."""
@@ -158,8 +160,10 @@ class SaveJob:
         """Cancel and wait for the end: nothing is left behind then, and nobody is to be told."""
         self._asked = True
         self._job.cancel()
-        while not self._job.wait(_POLL_SECONDS):
-            pass
+        if self._job.started():
+            while not self._job.wait(_POLL_SECONDS):
+                pass
+        running_saves.forget_settled()
 
     def _report(self, ended: bool) -> None:
         # Two threads may wait for one job, and the user's function may wait for it again: one call
@@ -197,50 +201,22 @@ class RunningSaves:
         self._lock = threading.RLock()
         self._jobs: list[SaveJob] = []
 
-    def start(
-        self,
-        records: Sequence[Record],
-        path: str,
-        *,
-        crc: bool,
-        durable: bool,
-        key: bytes | None,
-        mode: str,
-        num_threads: int,
-        block_bytes: int,
-        is_async: bool,
-        progress: ProgressFunction | None,
-    ) -> SaveJob:
+    def start(self, save: SaveJob) -> None:
         """Start a save after those that this process has running to the same path."""
         with self._lock:
-            self._forget_settled()
-            earlier = self._last_to(path)
-            job = _core.start_save(
-                records,
-                path,
-                crc=crc,
-                durable=durable,
-                key=key,
-                mode=mode,
-                num_threads=num_threads,
-                block_bytes=block_bytes,
-                snapshot=is_async,
-                after=None if earlier is None else earlier._job,
-            )
-            save = SaveJob(job, path, is_async, progress)
+            self.forget_settled()
+            earlier = self._last_to(save.path)
+            save._job.start(None if earlier is None else earlier._job)
             self._jobs.append(save)
-            return save
 
     def run(self, save: SaveJob) -> None:
-        """Wait for a synchronous save and raise what went wrong; interrupted, cancel it first."""
+        """Start a save, wait for it and raise what went wrong; interrupted, cancel it first."""
         try:
+            self.start(save)
             save.result()
         except BaseException:
             save._abort()
             raise
-        finally:
-            with self._lock:
-                self._forget_settled()
 
     def wait_for(self, path: str) -> None:
         """Wait for the saves to one path that are running, however they end."""
@@ -294,7 +270,7 @@ class RunningSaves:
 
     def _take_untold(self) -> list[tuple[str, Exception]]:
         with self._lock:
-            self._forget_settled()
+            self.forget_settled()
             failures = []
             for save in self._jobs:
                 if save.done() and not save._asked:
@@ -302,11 +278,13 @@ class RunningSaves:
                     save._asked = True
                     if error is not None:
                         failures.append((save.path, error))
-            self._forget_settled()
+            self.forget_settled()
             return failures
 
-    def _forget_settled(self) -> None:
-        self._jobs = [save for save in self._jobs if not save.done() or _is_untold(save)]
+    def forget_settled(self) -> None:
+        """Let go of the jobs that have ended and whose end somebody was told."""
+        with self._lock:
+            self._jobs = [save for save in self._jobs if not save.done() or _is_untold(save)]
 
 
 def _is_untold(save: SaveJob) -> bool:

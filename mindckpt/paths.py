@@ -42,23 +42,29 @@ def path_to_save(ckpt_file_name: object) -> str:
 
 
 def path_to_load(ckpt_file_name: object) -> str:
-    """The file to read, symbolic links followed.
+    """The file to read, symbolic links followed. It need not be there yet.
 
     Raises:
         TypeError: The name is not a str or os.PathLike[str].
-        ValueError: The name does not end with 'ckpt' or contains a NUL character, or there is no
-            such file (which MindSpore, too, does not make an OSError).
+        ValueError: The name does not end with 'ckpt' or contains a NUL character.
     """
     name = _file_name(ckpt_file_name)
     if not name.endswith(SUFFIX):
         raise ValueError(f"ckpt_file_name must end with {SUFFIX!r}, got {name!r}")
-    path = os.path.realpath(name)
+    return os.path.realpath(name)
+
+
+def check_file(path: str, ckpt_file_name: str | os.PathLike[str]) -> None:
+    """Refuse to read what is not there, or not a regular file, by the name that the user gave.
+
+    Raises:
+        ValueError: As said; MindSpore, too, does not make it an OSError.
+    """
     if not os.path.exists(path):
-        raise ValueError(f"ckpt_file_name {name!r}: there is no such file")
+        raise ValueError(f"ckpt_file_name {os.fspath(ckpt_file_name)!r}: there is no such file")
     if not os.path.isfile(path):
         kind = "a directory" if os.path.isdir(path) else "not a regular file"
-        raise ValueError(f"ckpt_file_name {name!r} is {kind}")
-    return path
+        raise ValueError(f"ckpt_file_name {os.fspath(ckpt_file_name)!r} is {kind}")
 
 
 def _file_name(ckpt_file_name: object) -> str:

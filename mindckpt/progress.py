@@ -27,7 +27,7 @@ def progress_function(progress: object) -> ProgressFunction | None:
     """
     if progress is None:
         return None
-    if not isinstance(progress, type):
+    if not isinstance(progress, (type, dict, set)):  # whose update() is another
         if callable(getattr(progress, "update", None)):
             return _BarDriver(progress)
         if callable(progress):

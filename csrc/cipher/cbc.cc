@@ -76,13 +76,15 @@ class CbcCipher final : public Cipher {
     cbc_->decrypt(previous, ciphertext, plain);
   }
 
-  uint64_t plain_nbytes(const FrameHeader& header, ByteView ciphertext_end) const override {
+  // The last cipher block tells the padding; the one before it, when there is one, is its IV.
+  uint64_t tail_nbytes(const FrameHeader& header) const override {
+    return std::min<uint64_t>(2 * kCipherBlockBytes, header.ciphertext_nbytes);
+  }
+  uint64_t plain_nbytes(const FrameHeader& header, ByteView tail) const override {
     Iv previous = header.iv;
-    if (ciphertext_end.size() > kCipherBlockBytes) {
-      std::memcpy(previous.data(), ciphertext_end.data(), kIvBytes);
-    }
+    if (tail.size() > kCipherBlockBytes) std::memcpy(previous.data(), tail.data(), kIvBytes);
     std::array<std::byte, kCipherBlockBytes> last;
-    cbc_->decrypt(previous, ciphertext_end.last(kCipherBlockBytes), last);
+    cbc_->decrypt(previous, tail.last(kCipherBlockBytes), last);
     return header.ciphertext_nbytes - checked_padding(last);
   }
 

@@ -3,7 +3,7 @@
 #include <memory>
 
 #include "base/bytes.h"
-#include "image/seal.h"
+#include "cipher/iv.h"
 
 namespace mindckpt {
 

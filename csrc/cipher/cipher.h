@@ -17,6 +17,8 @@ class Cipher {
   virtual ~Cipher() = default;
 
   CipherMode mode() const noexcept { return mode_; }
+  // Whether open() notices every change to a block.
+  bool authenticates() const noexcept { return mode_ == CipherMode::kAesGcm; }
   virtual uint64_t ciphertext_nbytes(uint64_t plain_nbytes) const = 0;
   uint64_t frame_nbytes(uint64_t plain_nbytes) const {
     return frame_header_nbytes(mode_) + ciphertext_nbytes(plain_nbytes);
@@ -44,9 +46,10 @@ class Cipher {
   virtual void peek(const FrameHeader& header, uint64_t offset, ByteView ciphertext,
                     ByteSpan plain) const = 0;
 
-  // The plaintext's length of a block, from its last kCipherBlockBytes * 2 bytes of ciphertext
-  // (fewer when it has no more), unchecked.
-  virtual uint64_t plain_nbytes(const FrameHeader& header, ByteView ciphertext_end) const = 0;
+  // The plaintext's length of a block, unchecked, from the last tail_nbytes of its ciphertext: at most
+  // two cipher blocks, none where the header tells.
+  virtual uint64_t tail_nbytes(const FrameHeader& header) const = 0;
+  virtual uint64_t plain_nbytes(const FrameHeader& header, ByteView tail) const = 0;
 
  protected:
   explicit Cipher(CipherMode mode) : mode_(mode) {}

@@ -6,7 +6,7 @@
 #include <string_view>
 
 #include "base/bytes.h"
-#include "image/seal.h"
+#include "cipher/iv.h"
 
 // How MindSpore frames one encrypted block: magic, tag (GCM only), lengths, IV, ciphertext.
 // The bytes are specified in docs/format.md.

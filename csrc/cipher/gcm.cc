@@ -76,6 +76,7 @@ class GcmCipher final : public Cipher {
     update(context, ciphertext.subspan(before), plain);
   }
 
+  uint64_t tail_nbytes(const FrameHeader&) const override { return 0; }
   uint64_t plain_nbytes(const FrameHeader& header, ByteView) const override {
     return header.ciphertext_nbytes;
   }

@@ -1,5 +1,7 @@
 #include <dlfcn.h>
 
+#include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "base/error.h"
@@ -70,13 +72,25 @@ class GmsslSm4Cbc final : public CbcTransform {
     gmssl().cbc_encrypt(&encrypt_key_, uchars(ByteSpan(chained)), uchars(plain),
                         plain.size() / sizeof(Iv), uchars(ciphertext));
   }
+  // Several releases read the ciphertext after they wrote the plaintext over it, so it is handed over
+  // in copies.
   void decrypt(const Iv& iv, ByteView ciphertext, ByteSpan plain) const override {
     Iv chained = iv;
-    gmssl().cbc_decrypt(&decrypt_key_, uchars(ByteSpan(chained)), uchars(ciphertext),
-                        ciphertext.size() / sizeof(Iv), uchars(plain));
+    std::array<std::byte, kPartBytes> part;
+    for (size_t at = 0; at < ciphertext.size(); at += part.size()) {
+      const size_t nbytes = std::min(part.size(), ciphertext.size() - at);
+      std::memcpy(part.data(), ciphertext.data() + at, nbytes);
+      Iv next;
+      std::memcpy(next.data(), part.data() + nbytes - kIvBytes, kIvBytes);
+      gmssl().cbc_decrypt(&decrypt_key_, uchars(ByteSpan(chained)), uchars(ByteView(part)),
+                          nbytes / kIvBytes, uchars(plain.subspan(at)));
+      chained = next;
+    }
   }
 
  private:
+  static constexpr size_t kPartBytes = 4096;
+
   Sm4Key encrypt_key_;
   Sm4Key decrypt_key_;
 };

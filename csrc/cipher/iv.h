@@ -1,11 +1,15 @@
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 
 #include "base/bytes.h"
-#include "image/seal.h"
 
 namespace mindckpt {
+
+inline constexpr size_t kIvBytes = 16;
+using Iv = std::array<std::byte, kIvBytes>;
 
 // Adds to the first `nbytes` bytes of an IV, taken as one big-endian number that wraps around.
 Iv add_big_endian(const Iv& iv, uint64_t value, size_t nbytes);

@@ -27,17 +27,20 @@ SealedSource::SealedSource(const Source& file, const Cipher& cipher)
   uint64_t at = 0;
   while (at < file.nbytes()) {
     try {
-      std::array<std::byte, kMaxFrameHeaderBytes> bytes{};
-      const uint64_t rest = file.nbytes() - at;
-      file.read_at(at, ByteSpan(bytes).first(std::min<uint64_t>(rest, header_nbytes)));
+      const auto require = [&](uint64_t nbytes) {
+        if (file.nbytes() - at < nbytes) {
+          throw Error(ErrorKind::kFormat, "the file ends inside an encrypted block");
+        }
+      };
+      require(header_nbytes);
+      std::array<std::byte, kMaxFrameHeaderBytes> bytes;
+      file.read_at(at, ByteSpan(bytes).first(header_nbytes));
       const FrameHeader header =
           decode_frame_header(ByteView(bytes).first(header_nbytes), cipher.mode());
-      if (rest < header_nbytes || rest - header_nbytes < header.ciphertext_nbytes) {
-        throw Error(ErrorKind::kFormat, "the file ends inside an encrypted block");
-      }
+      require(header_nbytes + header.ciphertext_nbytes);
       Frame frame{header, at + header_nbytes, nbytes_, 0};
       std::array<std::byte, 2 * kCipherBlockBytes> tail;
-      const uint64_t tail_nbytes = std::min<uint64_t>(tail.size(), header.ciphertext_nbytes);
+      const uint64_t tail_nbytes = cipher.tail_nbytes(header);
       const ByteSpan end = ByteSpan(tail).first(tail_nbytes);
       file.read_at(frame.ciphertext_begin + header.ciphertext_nbytes - tail_nbytes, end);
       frame.plain_nbytes = cipher.plain_nbytes(header, end);

@@ -27,10 +27,11 @@ struct Destination {
   uint64_t end() const noexcept { return begin + nbytes; }
 };
 
-// A stretch of the plaintext that is handled as one; blocks of an encrypted file, else what suits.
+// A stretch of the plaintext that is handled as one: a block of an encrypted file, else what suits.
 struct Range {
   uint64_t begin;
   uint64_t end;
+  const Frame* frame = nullptr;
 };
 
 class Loader {
@@ -91,26 +92,28 @@ class Loader {
     return ranges;
   }
 
-  // An encrypted file: the blocks that hold wanted content or record headers, or all.
+  // An encrypted file: the blocks that hold wanted content or record headers. All, when they are
+  // summed; and when no seal record vouches for the others, on whose lengths every place depends.
   std::vector<Range> frames_to_open() const {
+    const bool all = check_crc_ || !index_.opening_seal;
     std::vector<Range> ranges;
     auto header = index_.headers.begin();
     auto destination = destinations_.begin();
     for (const Frame& frame : sealed_->frames()) {
-      const uint64_t end = frame.plain_begin + frame.plain_nbytes;
-      while (header != index_.headers.end() && header->begin + header->nbytes <= frame.plain_begin)
-        ++header;
-      while (destination != destinations_.end() && destination->end() <= frame.plain_begin)
-        ++destination;
-      const bool wanted = check_crc_ || (header != index_.headers.end() && header->begin < end) ||
-                          (destination != destinations_.end() && destination->begin < end);
-      if (wanted) ranges.push_back({frame.plain_begin, end});
+      const uint64_t begin = frame.plain_begin;
+      const uint64_t end = begin + frame.plain_nbytes;
+      while (header != index_.headers.end() && header->begin + header->nbytes <= begin) ++header;
+      while (destination != destinations_.end() && destination->end() <= begin) ++destination;
+      if (all || (header != index_.headers.end() && header->begin < end) ||
+          (destination != destinations_.end() && destination->begin < end)) {
+        ranges.push_back({begin, end, &frame});
+      }
     }
     return ranges;
   }
 
   void open_frame(const Range& range, size_t item, Buffer& staging) {
-    const Frame& frame = sealed_->frames()[sealed_->frame_at(range.begin)];
+    const Frame& frame = *range.frame;
     staging.reserve(frame.header.ciphertext_nbytes);
     const ByteView plain = sealed_->open(frame, staging.span());
     for_each_destination(range, [&](uint64_t begin, uint64_t nbytes, std::byte* to) {
@@ -203,37 +206,48 @@ CheckpointFile::CheckpointFile(const std::string& path, std::shared_ptr<const Ci
   try {
     std::array<std::byte, 4> first{};
     file_.read_at(0, ByteSpan(first).first(std::min<uint64_t>(first.size(), file_.nbytes())));
-    if (!cipher_) {
-      if (const auto mode = encrypted_mode(first)) {
-        throw Error(ErrorKind::kDecryption, "the file is encrypted with " +
-                                                std::string(cipher_mode_name(*mode)) +
-                                                ": a key is needed");
-      }
+    if (cipher_) {
+      read_sealed_index();
+    } else if (const auto mode = encrypted_mode(first)) {
+      throw Error(ErrorKind::kDecryption, "the file is encrypted with " +
+                                              std::string(cipher_mode_name(*mode)) +
+                                              ": a key is needed");
+    } else {
       index_ = Index::read(file_);
-      return;
     }
-    sealed_ = std::make_unique<SealedSource>(file_, *cipher_);
-    index_ = Index::read(*sealed_);
-    check_seals();
   } catch (const Error& error) {
     if (!error.path().empty()) throw;
     throw Error(error.kind(), error.what(), path);
   }
 }
 
+void CheckpointFile::read_sealed_index() {
+  sealed_ = std::make_unique<SealedSource>(file_, *cipher_);
+  try {
+    index_ = Index::read(*sealed_);
+    check_seals();
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kFormat) throw;
+    // The index is made of bytes that nothing has vouched for, so what it says is wrong may be a
+    // stranger's words, or a parameter's bytes. When a block does not open, that is what is wrong.
+    Buffer staging;
+    for (const Frame& frame : sealed_->frames()) {
+      staging.reserve(frame.header.ciphertext_nbytes);
+      sealed_->open(frame, staging.span());
+    }
+    if (cipher_->authenticates()) throw;
+    throw Error(ErrorKind::kDecryption,
+                "what the file decrypts to is no checkpoint: the key is wrong, or it is damaged");
+  }
+}
+
 void CheckpointFile::check_seals() const {
   const std::vector<Frame>& frames = sealed_->frames();
-  const auto number = [&](size_t frame) { return cipher_->number_of(frames[frame].header.iv); };
-  if (!index_.opening_seal && !index_.closing_seal) {
-    // MindSpore's IVs are random. Two that follow each other are what is left of a sealed file.
-    for (size_t i = 1; i < frames.size(); ++i) {
-      if (number(i) == cipher_->block_number(number(i - 1), 1)) {
-        throw Error(ErrorKind::kDecryption,
-                    "the first and the last block of a sealed file are gone");
-      }
-    }
-    return;
-  }
+  std::vector<Iv> numbers;
+  numbers.reserve(frames.size());
+  for (const Frame& frame : frames) numbers.push_back(cipher_->number_of(frame.header.iv));
+  if (!index_.opening_seal && !index_.closing_seal) return check_no_run(std::move(numbers));
+
   const auto refuse = [](const char* what) {
     throw Error(ErrorKind::kDecryption,
                 std::string("the file's blocks are not those that were saved: ") + what);
@@ -245,7 +259,23 @@ void CheckpointFile::check_seals() const {
   if (seal.block_count != frames.size()) refuse("their number is another");
   if (seal.plain_nbytes != sealed_->nbytes()) refuse("their length is another");
   for (size_t i = 0; i < frames.size(); ++i) {
-    if (number(i) != cipher_->block_number(seal.iv_base, i)) refuse("their order is another");
+    if (numbers[i] != cipher_->block_number(seal.iv_base, i)) refuse("their order is another");
+    // A block that is not opened could lend some of its length to another one, and shift all between.
+    const bool last = i + 1 == frames.size();
+    if (!last && frames[i].plain_nbytes != frames[0].plain_nbytes) refuse("a length is another");
+  }
+}
+
+// MindSpore's IVs are random, and no two are near each other. Numbers that are, are what is left of a
+// sealed file.
+void CheckpointFile::check_no_run(std::vector<Iv> numbers) const {
+  constexpr uint64_t kNear = uint64_t{1} << 32;
+  std::ranges::sort(numbers);  // as big-endian numbers
+  for (size_t i = 1; i < numbers.size(); ++i) {
+    if (numbers[i] < cipher_->block_number(numbers[i - 1], kNear)) {
+      throw Error(ErrorKind::kDecryption,
+                  "blocks of a sealed file, but its first and its last one are gone");
+    }
   }
 }
 

@@ -35,14 +35,17 @@ class CheckpointFile {
   const FileSource& file() const noexcept { return file_; }
 
   // Reads the content of `targets`, in the order of their entries in the file, each entry once, on
-  // `num_threads` threads. Of an encrypted file, every block is checked that holds some of it or of
-  // the record headers. With `check_crc` everything is read and summed: Error(kChecksum) when the
-  // sum is wrong or the file has none. What was read is not to be used when this throws.
+  // `num_threads` threads. Of a sealed file, every block is checked that holds some of it or of the
+  // record headers; of another encrypted file, every block. With `check_crc` everything is read and
+  // summed: Error(kChecksum) when the sum is wrong or the file has none. What was read is not to be
+  // used when this throws.
   void read(std::span<const Target> targets, bool check_crc, int num_threads,
             const CancelFlag& cancel) const;
 
  private:
+  void read_sealed_index();
   void check_seals() const;
+  void check_no_run(std::vector<Iv> numbers) const;
 
   std::shared_ptr<const Cipher> cipher_;
   FileSource file_;

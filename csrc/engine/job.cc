@@ -10,31 +10,37 @@
 
 namespace mindckpt {
 
-SaveJob::SaveJob(SaveRequest request, std::shared_ptr<SaveJob> after)
-    : request_(std::move(request)), after_(std::move(after)), process_(::getpid()) {
+SaveJob::SaveJob(SaveRequest request) : request_(std::move(request)), process_(::getpid()) {
   const auto start = Clock::now();
   if (request_.num_threads == 0) request_.num_threads = default_num_threads();
   if (request_.block_bytes == 0) {
-    request_.block_bytes = request_.cipher ? kSealedBlockBytes : kPlainBlockBytes;
+    request_.block_bytes = default_block_bytes(request_.cipher != nullptr, request_.num_threads);
   }
   ImageOptions options{request_.block_bytes, request_.crc, std::nullopt};
   if (request_.cipher) {
-    seal_ = {request_.cipher, request_.cipher->random_base()};
+    seal_ = {std::move(request_.cipher), {}};
+    seal_.base = seal_.cipher->random_base();
     options.seal_iv_base = seal_.base;
   }
   image_ = FileImage::plan(std::move(request_.tensors), options);
+  file_nbytes_ = seal_.file_nbytes(image_);
   if (request_.snapshot) {
     const auto snapshot_start = Clock::now();
     snapshot_ = snapshot_payloads(image_, request_.num_threads);
     stats_.snapshot_seconds = seconds_since(snapshot_start);
   }
   stats_.seconds = seconds_since(start);
-  thread_ = std::thread([this] { run(); });
 }
 
 SaveJob::~SaveJob() {
   cancel();
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
+}
+
+void SaveJob::start(std::shared_ptr<SaveJob> after) {
+  MINDCKPT_CHECK(!thread_.joinable());
+  after_ = std::move(after);
+  thread_ = std::thread([this] { run(); });
 }
 
 void SaveJob::run() noexcept {
@@ -42,13 +48,17 @@ void SaveJob::run() noexcept {
     wait_for_predecessor();
     const auto start = Clock::now();
     stats_.durable = request_.durable;
-    AtomicFile file(request_.path, file_nbytes(), request_.durable);
+    AtomicFile file(request_.path, file_nbytes_, request_.durable);
     save(image_, seal_, file, request_.num_threads, cancel_, written_, stats_);
     stats_.seconds += seconds_since(start);
   } catch (...) {
     error_ = std::current_exception();
   }
-  snapshot_ = Buffer();
+  // A finished job may be kept for long; its key, its data and its predecessors need not be.
+  after_.reset();
+  seal_ = {};
+  image_ = {};
+  snapshot_ = {};
   const std::lock_guard lock(mutex_);
   done_.store(true, std::memory_order_release);
   finished_.notify_all();
@@ -70,6 +80,7 @@ bool SaveJob::wait(std::optional<Clock::time_point> deadline) {
     throw Error(ErrorKind::kInternal,
                 "a save that was started before a fork goes on in the parent");
   }
+  MINDCKPT_CHECK(thread_.joinable());  // one that was never started would not end
   std::unique_lock lock(mutex_);
   if (!deadline) {
     finished_.wait(lock, [this] { return done(); });

@@ -31,28 +31,29 @@ struct SaveRequest {
   bool snapshot = false;                 // copy all payloads before the constructor returns
 };
 
-// One save, running on a thread of its own. Without a snapshot the tensors must stay alive and
-// unchanged until it is done.
+// One save: planned (and snapshot) by the constructor, then running on a thread of its own. Without a
+// snapshot the tensors must stay alive and unchanged until it is done.
 class SaveJob {
  public:
-  // `after`, when there is one, is waited for first, on the new thread.
-  SaveJob(SaveRequest request, std::shared_ptr<SaveJob> after);
+  explicit SaveJob(SaveRequest request);
   ~SaveJob();  // cancels it when it is not done, and joins; not to be called when it is foreign
   SaveJob(const SaveJob&) = delete;
   SaveJob& operator=(const SaveJob&) = delete;
+
+  // Once. `after`, when there is one, is waited for first, on the new thread.
+  void start(std::shared_ptr<SaveJob> after);
 
   // True once it is done, well or not; waits for that, at most until `deadline`.
   bool wait(std::optional<Clock::time_point> deadline);
   // Whether this is the copy that a fork made of the parent's: its thread does not exist here.
   bool is_foreign() const;
-
   bool done() const { return done_.load(std::memory_order_acquire); }
 
-  // Stops at the next block; nothing is published.
+  // Stops at the next block, or before the file takes its name; nothing is published then.
   void cancel() noexcept { cancel_.store(true, std::memory_order_relaxed); }
 
   uint64_t written_nbytes() const { return written_.load(std::memory_order_relaxed); }
-  uint64_t file_nbytes() const { return seal_.file_nbytes(image_); }
+  uint64_t file_nbytes() const { return file_nbytes_; }
 
   // Of a job that is done: the stats, or what went wrong is thrown, each time it is asked for.
   const SaveStats& result() const;
@@ -64,6 +65,7 @@ class SaveJob {
   SaveRequest request_;
   SealPlan seal_;
   FileImage image_;
+  uint64_t file_nbytes_ = 0;
   Buffer snapshot_;
   std::shared_ptr<SaveJob> after_;
   SaveStats stats_;

@@ -158,6 +158,15 @@ class Saver {
 
 }  // namespace
 
+uint64_t default_block_bytes(bool sealed, int num_threads) {
+  constexpr uint64_t kPlain = uint64_t{4} << 20;
+  constexpr uint64_t kSealed = uint64_t{1} << 20;
+  constexpr uint64_t kStaging = uint64_t{32} << 20;  // of all threads
+  const uint64_t bound = kStaging / 2 / static_cast<uint64_t>(num_threads);
+  return std::max<uint64_t>(kPageBytes,
+                            std::min(sealed ? kSealed : kPlain, bound / kPageBytes * kPageBytes));
+}
+
 uint64_t SealPlan::block_begin(const FileImage& image, uint64_t block) const {
   return cipher ? block * cipher->frame_nbytes(image.block_bytes()) : image.block_begin(block);
 }
@@ -173,8 +182,9 @@ void save(FileImage& image, const SealPlan& seal, Sink& sink, int num_threads,
   Saver saver(image, seal, sink, num_threads, cancel, written);
   saver.run();
   saver.report(stats);
-  if (cancel.load(std::memory_order_relaxed)) throw Error(ErrorKind::kCancelled, "cancelled");
   const auto start = Clock::now();
+  sink.sync();
+  if (cancel.load(std::memory_order_relaxed)) throw Error(ErrorKind::kCancelled, "cancelled");
   sink.commit();
   stats.publish_seconds = seconds_since(start);
 }

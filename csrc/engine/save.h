@@ -22,10 +22,10 @@ struct SealPlan {
   uint64_t block_begin(const FileImage& image, uint64_t block) const;
 };
 
-// Block sizes when the caller does not say: large enough to keep system calls and headers cheap,
-// small enough for a block to stay in a core's cache between the stages.
-inline constexpr uint64_t kPlainBlockBytes = uint64_t{4} << 20;
-inline constexpr uint64_t kSealedBlockBytes = uint64_t{1} << 20;
+// The block size when the caller does not say: large enough to keep system calls and headers cheap,
+// small enough for a block to stay in a core's cache between the stages, and for the two blocks that
+// each thread may hold to stay in bounds together.
+uint64_t default_block_bytes(bool sealed, int num_threads);
 
 // Sends every block of the image through fill, checksum, seal and write, on `num_threads` threads,
 // and publishes the file. Blocks are independent; each one's place in the file is known beforehand.

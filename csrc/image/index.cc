@@ -17,6 +17,11 @@ namespace {
 
 constexpr int kMaxGroupDepth = 100;  // as protobuf's own parsers
 constexpr size_t kMaxTypeBytes = 64;
+constexpr size_t kMaxDims = 64;  // NumPy has no more
+
+// An unknown field up to this size is remembered with its neighbours, as one stretch, when it is
+// skipped: a file full of small ones must not cost a place in a list for each.
+constexpr uint64_t kSmallFieldBytes = 256;
 
 [[noreturn]] void fail(const std::string& what, uint64_t offset) {
   throw Error(ErrorKind::kFormat, what + " at byte " + std::to_string(offset));
@@ -74,7 +79,7 @@ class Cursor {
   uint64_t position() const noexcept { return position_; }
   void skip_to(uint64_t position) noexcept { position_ = position; }
 
-  // The next `nbytes` bytes, fewer than kTakeBytes.
+  // The next `nbytes` bytes, at most the window.
   std::string_view take(uint64_t nbytes, uint64_t end) {
     const std::string_view bytes = look(nbytes, end);
     remember(bytes);
@@ -100,7 +105,6 @@ class Cursor {
 
   // Strings may be longer than the window.
   std::string take_string(uint64_t nbytes, uint64_t end) {
-    if (nbytes > end - position_) fail("a length goes past its message", position_);
     std::string text;
     while (text.size() < nbytes) {
       text += take(std::min<uint64_t>(nbytes - text.size(), window_.size()), end);
@@ -194,7 +198,11 @@ class Parser {
 
   void skip_bytes(uint64_t nbytes, uint64_t end) {
     if (nbytes > end - cursor_.position()) fail("a field is cut off", cursor_.position());
-    cursor_.skip_to(cursor_.position() + nbytes);
+    if (nbytes <= kSmallFieldBytes) {
+      cursor_.take(nbytes, end);
+    } else {
+      cursor_.skip_to(cursor_.position() + nbytes);
+    }
   }
 
   // Fields that this format does not know are skipped, as protobuf's parsers do.
@@ -267,12 +275,12 @@ class Parser {
     while (cursor_.position() < end) {
       const FieldTag tag = take_tag(end);
       if (tag.number == field::kDims && tag.type == WireType::kVarint) {
-        tensor.dims.push_back(static_cast<int64_t>(cursor_.take_varint(end)));
+        take_dim(tensor, end);
       } else if (tag.is_bytes(field::kDims)) {  // packed
         const uint64_t nbytes = take_length(end);
         const uint64_t dims_end = cursor_.position() + nbytes;
         while (cursor_.position() < dims_end) {
-          tensor.dims.push_back(static_cast<int64_t>(cursor_.take_varint(dims_end)));
+          take_dim(tensor, dims_end);
         }
       } else if (tag.is_bytes(field::kTensorType)) {
         const uint64_t nbytes = take_length(end);
@@ -283,12 +291,17 @@ class Parser {
         if (tensor.content) fail("a tensor has two contents", tag.begin);
         const uint64_t nbytes = take_length(end);
         tensor.content = Slice{cursor_.position(), nbytes};
-        skip_bytes(nbytes, end);
+        cursor_.skip_to(cursor_.position() + nbytes);
       } else {
         skip(tag, end, 0);
       }
     }
     return tensor;
+  }
+
+  void take_dim(Tensor& tensor, uint64_t end) {
+    if (tensor.dims.size() == kMaxDims) fail("a tensor has too many dims", cursor_.position());
+    tensor.dims.push_back(static_cast<int64_t>(cursor_.take_varint(end)));
   }
 
   std::vector<Tensor> parse_map(uint64_t end) {

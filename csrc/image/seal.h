@@ -1,11 +1,11 @@
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
 
 #include "base/bytes.h"
+#include "cipher/iv.h"
 
 // The seal: two records of ours inside an encrypted file's plaintext, at its very start and at its
 // end, in a protobuf field that MindSpore does not know and skips. They tell the loader how many
@@ -13,9 +13,6 @@
 // dropped, swapped, or spliced in from another file are noticed; MindSpore's format alone cannot.
 // The bytes are specified in docs/format.md.
 namespace mindckpt {
-
-inline constexpr size_t kIvBytes = 16;
-using Iv = std::array<std::byte, kIvBytes>;
 
 struct Seal {
   enum class Position : uint32_t { kOpening = 1, kClosing = 2 };

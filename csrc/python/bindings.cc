@@ -174,19 +174,32 @@ class PyJob {
   PyJob(std::shared_ptr<SaveJob> job, std::string path, py::object arrays)
       : job_(std::move(job)), path_(std::move(path)), arrays_(std::move(arrays)) {}
   ~PyJob() {
-    // In a forked child the thread does not exist, and a thread of the parent may have been
-    // waiting: the locks are in no state to be destroyed. What little there is stays.
+    // In a forked child the thread does not exist, and a thread of the parent may have been waiting:
+    // the locks are in no state to be destroyed. What little there is stays.
     if (job_->is_foreign()) {
       new std::shared_ptr<SaveJob>(std::move(job_));
       return;
     }
     const py::gil_scoped_release release;
-    job_.reset();  // joins, unless a later job still waits for this one
+    // A later job that waits for this one keeps the SaveJob, but not the arrays.
+    if (started_) {
+      job_->cancel();
+      job_->wait(std::nullopt);
+    }
+    job_.reset();
   }
   PyJob(const PyJob&) = delete;
   PyJob& operator=(const PyJob&) = delete;
 
+  void start(const PyJob* after) {
+    if (started_) throw std::runtime_error("the job was started already");
+    const py::gil_scoped_release release;
+    job_->start(after != nullptr ? after->job_ : nullptr);
+    started_ = true;
+  }
+
   bool wait(std::optional<double> timeout) const {
+    if (!started_) throw std::runtime_error("the job was not started");
     const py::gil_scoped_release release;
     if (!timeout) return job_->wait(std::nullopt);
     // Clamped, because a clock's range is: a day, or a year, is as good as for ever.
@@ -194,24 +207,25 @@ class PyJob {
     return job_->wait(Clock::now() + std::chrono::duration_cast<Clock::duration>(
                                          std::chrono::duration<double>(seconds)));
   }
+  bool started() const { return started_; }
   bool done() const { return job_->done(); }
   void cancel() const { job_->cancel(); }
   std::pair<uint64_t, uint64_t> progress() const {
     return {job_->written_nbytes(), job_->file_nbytes()};
   }
   py::dict result() const { return stats_dict(path_, job_->result()); }
-  const std::shared_ptr<SaveJob>& job() const { return job_; }
 
  private:
   std::shared_ptr<SaveJob> job_;
   std::string path_;
   py::object arrays_;
+  bool started_ = false;
 };
 
-std::unique_ptr<PyJob> start_save(const py::sequence& records, const py::str& path, bool crc,
-                                  bool durable, const std::optional<py::bytes>& key,
-                                  const std::string& mode, int num_threads, uint64_t block_bytes,
-                                  bool snapshot, const PyJob* after) {
+std::unique_ptr<PyJob> prepare_save(const py::sequence& records, const py::str& path, bool crc,
+                                    bool durable, const std::optional<py::bytes>& key,
+                                    const std::string& mode, int num_threads, uint64_t block_bytes,
+                                    bool snapshot) {
   if (num_threads < 0) throw py::value_error("num_threads must not be negative");
   if (block_bytes > kMaxBlockBytes) throw py::value_error("block_bytes must be at most 64 MiB");
   SaveRequest request;
@@ -228,11 +242,10 @@ std::unique_ptr<PyJob> start_save(const py::sequence& records, const py::str& pa
   for (const py::handle record : kept) request.tensors.push_back(tensor_ref(record));
 
   const std::string resolved = request.path;
-  std::shared_ptr<SaveJob> predecessor = after != nullptr ? after->job() : nullptr;
   std::shared_ptr<SaveJob> job;
   {
     const py::gil_scoped_release release;
-    job = std::make_shared<SaveJob>(std::move(request), std::move(predecessor));
+    job = std::make_shared<SaveJob>(std::move(request));
   }
   return std::make_unique<PyJob>(std::move(job), resolved,
                                  snapshot ? py::object(py::none()) : py::object(kept));
@@ -498,14 +511,16 @@ PYBIND11_MODULE(_core, module) {
   py::register_local_exception_translator(&translate);
 
   py::class_<PyJob>(module, "Job")
+      .def("start", &PyJob::start, "after"_a.none(true))
+      .def("started", &PyJob::started)
       .def("wait", &PyJob::wait, "timeout"_a = py::none())
       .def("done", &PyJob::done)
       .def("cancel", &PyJob::cancel)
       .def("progress", &PyJob::progress)
       .def("result", &PyJob::result);
-  module.def("start_save", &start_save, "records"_a, "path"_a, py::kw_only(), "crc"_a, "durable"_a,
-             "key"_a.none(true), "mode"_a, "num_threads"_a, "block_bytes"_a, "snapshot"_a,
-             "after"_a.none(true));
+  module.def("prepare_save", &prepare_save, "records"_a, "path"_a, py::kw_only(), "crc"_a,
+             "durable"_a, "key"_a.none(true), "mode"_a, "num_threads"_a, "block_bytes"_a,
+             "snapshot"_a);
 
   py::class_<PyReader>(module, "Reader")
       .def(py::init<const py::str&, const std::optional<py::bytes>&, const std::string&>(),

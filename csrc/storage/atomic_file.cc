@@ -151,8 +151,11 @@ void AtomicFile::write_at(uint64_t offset, std::span<const ByteView> pieces) {
   }
 }
 
-void AtomicFile::commit() {
+void AtomicFile::sync() {
   if (durable_) sync_or_throw(::fdatasync, fd_.get(), "fdatasync", target_);
+}
+
+void AtomicFile::commit() {
   if (::fchmod(fd_.get(), kPublishedMode) != 0) throw_errno("fchmod", target_);
   if (::renameat(folder_.get(), temporary_name_.c_str(), folder_.get(), name_.c_str()) != 0) {
     throw_errno("rename to", target_);

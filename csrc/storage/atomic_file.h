@@ -16,6 +16,7 @@ namespace mindckpt {
 // The temporary file is locked (flock) while its writer lives. That is how a later save to the same
 // name tells a killed process's leftover, which it removes, from a file still being written: the
 // lock goes with the process, on any host, where a process number could mean another process.
+// (With the last process that has the descriptor: a forked child that lives on keeps a leftover.)
 class AtomicFile final : public Sink {
  public:
   // Reserves `nbytes` of space at once: a full disk is noticed before any work is done, and writing
@@ -26,6 +27,7 @@ class AtomicFile final : public Sink {
   AtomicFile& operator=(const AtomicFile&) = delete;
 
   void write_at(uint64_t offset, std::span<const ByteView> pieces) override;
+  void sync() override;
   void commit() override;
 
  private:

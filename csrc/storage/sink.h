@@ -16,7 +16,10 @@ class Sink {
   // not overlap. Throws Error(kIo) with path and errno.
   virtual void write_at(uint64_t offset, std::span<const ByteView> pieces) = 0;
 
-  // Publishes the file under its name, after the last write and once. Throws Error(kIo).
+  // Brings what was written to storage, where that is wanted. May take long. Throws Error(kIo).
+  virtual void sync() = 0;
+
+  // Publishes the file under its name, after sync() and once. Throws Error(kIo).
   virtual void commit() = 0;
 };
 
