@@ -1,0 +1,312 @@
+"""Where a checkpoint lands. Oracle: MindSpore's rules, but for deleting the old file first."""
+
+import errno
+import os
+import socket
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mindckpt import load_checkpoint, save_checkpoint
+from support import Array, run_python, temporaries
+
+
+def parameters(value: int) -> dict[str, Array]:
+    return {"w": np.full(100, value, np.int32)}
+
+
+def value_in(path: Path) -> int:
+    return int(load_checkpoint(str(path))["w"].asnumpy()[0])
+
+
+def test_the_file_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
+    """As MindSpore's, whatever the umask and the mode of the old file."""
+    path = tmp_path / "a.ckpt"
+    for umask in (0o000, 0o077, 0o777):
+        old = os.umask(umask)
+        try:
+            save_checkpoint(parameters(1), str(path))
+        finally:
+            os.umask(old)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o400
+    path.chmod(0o666)
+    save_checkpoint(parameters(2), str(path))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o400
+
+
+def test_an_unwritable_old_file_is_replaced(tmp_path: Path) -> None:
+    """A checkpoint is 0400 itself: the folder's permission decides."""
+    save_checkpoint(parameters(1), str(tmp_path / "a.ckpt"))
+    save_checkpoint(parameters(2), str(tmp_path / "a.ckpt"))
+    assert value_in(tmp_path / "a.ckpt") == 2
+
+
+@pytest.mark.parametrize("async_save", [False, True])
+def test_nothing_but_the_file_stays_in_the_folder(tmp_path: Path, async_save: bool) -> None:
+    job = save_checkpoint(parameters(1), str(tmp_path / "a.ckpt"), async_save=async_save)
+    if job is not None:
+        job.result()
+    assert os.listdir(tmp_path) == ["a.ckpt"]
+
+
+def test_a_path_object_will_do(tmp_path: Path) -> None:
+    """An addition: MindSpore takes str alone."""
+    save_checkpoint(parameters(1), tmp_path / "a.ckpt")
+    save_checkpoint(parameters(2), tmp_path / "b")
+    assert value_in(tmp_path / "a.ckpt") == 1
+    assert value_in(tmp_path / "b.ckpt") == 2
+
+
+def test_a_relative_name_lands_in_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_checkpoint(parameters(1), "a")
+    save_checkpoint(parameters(2), "./b.ckpt")
+    assert sorted(os.listdir(tmp_path)) == ["a.ckpt", "b.ckpt"]
+
+
+@pytest.mark.parametrize(
+    "name", ["\u6f22\u5b57.ckpt", "with space.ckpt", "-rf.ckpt", "a\nb.ckpt", "x" * 200 + ".ckpt"]
+)
+def test_odd_file_names_are_taken_as_they_are(tmp_path: Path, name: str) -> None:
+    save_checkpoint(parameters(1), str(tmp_path / name))
+    assert os.listdir(tmp_path) == [name]
+
+
+@pytest.mark.parametrize("name", [os.fsdecode(b"\xff\xfe.ckpt"), "\u6f22.ckpt", "a\nb.ckpt"])
+def test_odd_file_names_are_loaded(tmp_path: Path, name: str) -> None:
+    """A name that is not UTF-8 is a name to Linux; and errors can tell it."""
+    path = tmp_path / name
+    save_checkpoint(parameters(1), str(path))
+    assert value_in(path) == 1
+    with pytest.raises(ValueError, match=r"CRC|crc"):
+        load_checkpoint(str(path), crc_check=True)
+
+
+def test_a_relative_name_is_resolved_when_the_save_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An asynchronous save does not follow the process to another folder."""
+    (tmp_path / "first").mkdir()
+    (tmp_path / "second").mkdir()
+    monkeypatch.chdir(tmp_path / "first")
+    job = save_checkpoint({"w": np.zeros(4 << 20)}, "a.ckpt", async_save=True)
+    monkeypatch.chdir(tmp_path / "second")
+    assert job is not None
+    job.result()
+    assert os.listdir(tmp_path / "first") == ["a.ckpt"]
+    assert os.listdir(tmp_path / "second") == []
+
+
+def test_the_longest_file_name_is_taken(tmp_path: Path) -> None:
+    """255 bytes fill a directory entry: the temporary file must find room, or the save fail."""
+    name = "x" * 250 + ".ckpt"
+    try:
+        save_checkpoint(parameters(1), str(tmp_path / name))
+    except OSError as error:
+        assert error.errno == errno.ENAMETOOLONG
+        assert os.listdir(tmp_path) == []
+    else:
+        assert os.listdir(tmp_path) == [name]
+
+
+def test_a_file_name_too_long_is_an_os_error(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="x") as caught:
+        save_checkpoint(parameters(1), str(tmp_path / ("x" * 300)))
+    assert caught.value.errno == errno.ENAMETOOLONG
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["", ".", "folder", "folder.ckpt", "folder.ckpt/"])
+def test_a_folder_as_target_is_an_is_a_directory_error(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder.ckpt").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(IsADirectoryError) as caught:
+        save_checkpoint(parameters(1), name)
+    assert caught.value.errno == errno.EISDIR
+    assert caught.value.filename is not None
+    assert sorted(os.listdir(tmp_path)) == ["folder", "folder.ckpt"]
+
+
+@pytest.mark.parametrize("async_save", [False, True])
+def test_a_missing_parent_is_a_file_not_found_error(tmp_path: Path, async_save: bool) -> None:
+    """Before anything is started: with async_save too."""
+    path = tmp_path / "missing" / "a.ckpt"
+    with pytest.raises(FileNotFoundError) as caught:
+        save_checkpoint(parameters(1), str(path), async_save=async_save)
+    assert caught.value.errno == errno.ENOENT
+    assert "missing" in str(caught.value.filename)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("async_save", [False, True])
+def test_a_parent_that_is_a_file_is_a_not_a_directory_error(
+    tmp_path: Path, async_save: bool
+) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    with pytest.raises(NotADirectoryError) as caught:
+        save_checkpoint(parameters(1), str(tmp_path / "file" / "a.ckpt"), async_save=async_save)
+    assert caught.value.errno == errno.ENOTDIR
+    assert (tmp_path / "file").read_bytes() == b"content"
+
+
+def _fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _socket(path: Path) -> None:
+    folder = os.open(path.parent, os.O_PATH)  # the address of a socket is short
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"/proc/self/fd/{folder}/{path.name}")
+    os.close(folder)
+
+
+@pytest.mark.parametrize("make", [_fifo, _socket])
+def test_a_target_that_is_no_regular_file_is_an_os_error(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    """It is neither written to nor replaced."""
+    path = tmp_path / "a.ckpt"
+    make(path)
+    before = path.stat()
+    with pytest.raises(OSError, match=r".") as caught:
+        save_checkpoint(parameters(1), str(path))
+    assert caught.value.errno is not None
+    assert path.stat().st_rdev == before.st_rdev
+    assert stat.S_IFMT(path.stat().st_mode) == stat.S_IFMT(before.st_mode)
+    assert os.listdir(tmp_path) == ["a.ckpt"]
+
+
+# ---- symbolic links
+
+
+def test_a_symlink_stays_and_its_target_is_written(tmp_path: Path) -> None:
+    (tmp_path / "links").mkdir()
+    (tmp_path / "files").mkdir()
+    target = tmp_path / "files" / "target.ckpt"
+    link = tmp_path / "links" / "link.ckpt"
+    save_checkpoint(parameters(1), str(target))
+    link.symlink_to(target)
+    save_checkpoint(parameters(2), str(link))
+    assert link.is_symlink()
+    assert os.readlink(link) == str(target)
+    assert value_in(target) == 2
+    assert os.listdir(tmp_path / "links") == ["link.ckpt"]
+    assert os.listdir(tmp_path / "files") == ["target.ckpt"]
+
+
+def test_a_dangling_symlink_stays_and_its_target_is_made(tmp_path: Path) -> None:
+    (tmp_path / "link.ckpt").symlink_to("target.ckpt")
+    save_checkpoint(parameters(3), str(tmp_path / "link.ckpt"))
+    assert (tmp_path / "link.ckpt").is_symlink()
+    assert not (tmp_path / "target.ckpt").is_symlink()
+    assert value_in(tmp_path / "target.ckpt") == 3
+
+
+def test_a_chain_of_symlinks_is_followed_to_its_end(tmp_path: Path) -> None:
+    (tmp_path / "c.ckpt").symlink_to("b.ckpt")
+    (tmp_path / "b.ckpt").symlink_to("a.ckpt")
+    save_checkpoint(parameters(4), str(tmp_path / "c.ckpt"))
+    assert [
+        name for name in sorted(os.listdir(tmp_path)) if not (tmp_path / name).is_symlink()
+    ] == ["a.ckpt"]
+    assert value_in(tmp_path / "a.ckpt") == 4
+
+
+def test_a_symlinked_folder_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "alias").symlink_to("real")
+    save_checkpoint(parameters(5), str(tmp_path / "alias" / "a.ckpt"))
+    assert value_in(tmp_path / "real" / "a.ckpt") == 5
+
+
+def test_a_dangling_symlink_into_a_missing_folder_is_a_file_not_found_error(tmp_path: Path) -> None:
+    (tmp_path / "link.ckpt").symlink_to("missing/target.ckpt")
+    with pytest.raises(FileNotFoundError):
+        save_checkpoint(parameters(1), str(tmp_path / "link.ckpt"))
+    assert os.listdir(tmp_path) == ["link.ckpt"]
+
+
+def test_a_loop_of_symlinks_is_an_os_error(tmp_path: Path) -> None:
+    (tmp_path / "a.ckpt").symlink_to("b.ckpt")
+    (tmp_path / "b.ckpt").symlink_to("a.ckpt")
+    with pytest.raises(OSError, match="ckpt"):
+        save_checkpoint(parameters(1), str(tmp_path / "a.ckpt"))
+    assert sorted(os.listdir(tmp_path)) == ["a.ckpt", "b.ckpt"]
+    assert (tmp_path / "a.ckpt").is_symlink()
+    assert (tmp_path / "b.ckpt").is_symlink()
+
+
+def test_a_symlink_to_a_folder_is_an_is_a_directory_error(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link.ckpt").symlink_to("folder")
+    with pytest.raises(IsADirectoryError):
+        save_checkpoint(parameters(1), str(tmp_path / "link.ckpt"))
+
+
+def test_a_hard_link_of_the_old_file_keeps_the_old_contents(tmp_path: Path) -> None:
+    """The new file is another inode: who holds the old one is not disturbed."""
+    save_checkpoint(parameters(1), str(tmp_path / "a.ckpt"))
+    os.link(tmp_path / "a.ckpt", tmp_path / "kept.ckpt")
+    save_checkpoint(parameters(2), str(tmp_path / "a.ckpt"))
+    assert value_in(tmp_path / "kept.ckpt") == 1
+    assert value_in(tmp_path / "a.ckpt") == 2
+
+
+# ---- permissions
+
+READ_ONLY = """
+import errno, os, sys
+import numpy as np
+from mindckpt import load_checkpoint, save_checkpoint
+folder = sys.argv[1]
+if os.geteuid() == 0:
+    os.setgid(65534)
+    os.setuid(65534)
+for name in ("old.ckpt", "new.ckpt"):
+    for async_save in (False, True):
+        try:
+            path = os.path.join(folder, name)
+            job = save_checkpoint({"w": np.zeros(9)}, path, async_save=async_save)
+            if job is not None:
+                job.result()
+        except PermissionError as error:
+            assert error.errno == errno.EACCES, error
+            assert folder in str(error.filename), error
+        else:
+            sys.exit(f"{name} was saved")
+"""
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that other users can enter, unlike tmp_path."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+        folder.chmod(0o755)
+
+
+def test_a_read_only_folder_is_a_permission_error(open_folder: Path) -> None:
+    """Root may write anywhere: the child process becomes nobody first."""
+    save_checkpoint(parameters(1), str(open_folder / "old.ckpt"))
+    open_folder.chmod(0o555)
+    run_python(READ_ONLY, open_folder)
+    assert os.listdir(open_folder) == ["old.ckpt"]
+    assert value_in(open_folder / "old.ckpt") == 1
+
+
+def test_a_target_that_looks_like_a_temporary_file_is_saved_like_any_other(tmp_path: Path) -> None:
+    name = ".a.ckpt.0123456789abcdef.tmp"
+    save_checkpoint(parameters(1), str(tmp_path / name))
+    assert value_in(tmp_path / f"{name}.ckpt") == 1
+    assert temporaries(tmp_path) == []
