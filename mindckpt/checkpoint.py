@@ -311,14 +311,14 @@ def load_checkpoint(
             else f"none of the {len(entries)} entries of {path!r} is selected"
         )
     selected = [entries[i] for i in indices]
-    dtypes = dtypes_of(selected)
+    dtypes = dtypes_of(selected, path)
     if mmap:
         if crc_check:
             reader.read([], [], check_crc=True, num_threads=num_threads)
         arrays = reader.map(indices, dtypes)
     else:
         arrays = reader.read(indices, dtypes, check_crc=crc_check, num_threads=num_threads)
-    loaded = to_parameter_dict(selected, arrays)
+    loaded = to_parameter_dict(selected, arrays, path)
     if net is not None:
         assign(net, loaded, strict_load)
     return loaded

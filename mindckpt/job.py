@@ -7,14 +7,13 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mindckpt import _core
 from mindckpt.progress import ProgressFunction
 
 if TYPE_CHECKING:
-    from mindckpt._core import Record, SaveStats
+    from mindckpt._core import SaveStats
 
 __all__ = ["SaveJob", "async_ckpt_thread_status"]
 

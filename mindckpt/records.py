@@ -194,8 +194,8 @@ def _string_record(name: str, value: str) -> Record:
     return name, "str", (0,), (value or "\0").encode("utf-32-le", "surrogatepass")
 
 
-def dtypes_of(entries: Iterable[Entry]) -> list[np.dtype[Any]]:
-    """What the payloads of entries are to be read as.
+def dtypes_of(entries: Iterable[Entry], path: str) -> list[np.dtype[Any]]:
+    """What the payloads of entries of the file at `path` are to be read as.
 
     Raises:
         CheckpointError: A map tensor of an unknown type.
@@ -206,11 +206,13 @@ def dtypes_of(entries: Iterable[Entry]) -> list[np.dtype[Any]]:
             for _, kind, _, _, role in entries
         ]
     except KeyError as error:
-        raise CheckpointError(f"a map tensor has the unknown type {error}") from None
+        raise CheckpointError(f"{path}: a map tensor has the unknown type {error}") from None
 
 
-def to_parameter_dict(entries: Sequence[Entry], arrays: Sequence[Array]) -> ParameterDict:
-    """What load_checkpoint returns, of entries and their payloads.
+def to_parameter_dict(
+    entries: Sequence[Entry], arrays: Sequence[Array], path: str
+) -> ParameterDict:
+    """What load_checkpoint returns, of entries of the file at `path` and their payloads.
 
     A str entry becomes a str, a map tensor a list of its key, value and status arrays. The name of
     a parameter in an embedding cache loses its mark and goes to the end, as in MindSpore.
@@ -224,10 +226,10 @@ def to_parameter_dict(entries: Sequence[Entry], arrays: Sequence[Array]) -> Para
         if role != "tensor":
             parts = found.setdefault(name, [])
             if not isinstance(parts, list):
-                raise CheckpointError(f"{name!r} is both a tensor and a map tensor")
+                raise CheckpointError(f"{path}: {name!r} is both a tensor and a map tensor")
             parts.append(array)
         elif kind == "str":
-            found[name] = _string(name, array)
+            found[name] = _string(name, array, path)
         else:
             found[name] = loaded_parameter(array, BY_NAME[kind], name)
         if _CACHE_KEY_MARK in name:
@@ -237,8 +239,8 @@ def to_parameter_dict(entries: Sequence[Entry], arrays: Sequence[Array]) -> Para
     return found
 
 
-def _string(name: str, array: Array) -> str:
+def _string(name: str, array: Array, path: str) -> str:
     try:
         return array.tobytes().decode("utf-32-le", "surrogatepass").rstrip("\0")
     except UnicodeDecodeError as error:
-        raise CheckpointError(f"the str {name!r} is not UTF-32: {error.reason}") from None
+        raise CheckpointError(f"{path}: the str {name!r} is not UTF-32: {error.reason}") from None

@@ -361,7 +361,7 @@ class Parser {
   void finish_tensor() {
     if (index_.entries.empty()) return;
     Entry& entry = index_.entries.back();
-    if (entry.type == kStringType) {
+    if (entry.role == EntryRole::kTensor && entry.type == kStringType) {
       if (entry.nbytes % 4 != 0 || entry.nbytes == 0) {
         fail("string " + quoted(entry.name) + " is not UTF-32", entry_begin_);
       }

@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cctype>
 #include <cerrno>
 #include <cstdio>
 #include <memory>
@@ -37,7 +36,7 @@ bool is_temporary(const std::string& candidate, const std::string& prefix) {
   return candidate.starts_with(prefix) && candidate.ends_with(kSuffix) &&
          std::all_of(candidate.begin() + static_cast<ptrdiff_t>(prefix.size()),
                      candidate.end() - static_cast<ptrdiff_t>(sizeof(kSuffix) - 1),
-                     [](unsigned char c) { return std::isxdigit(c) != 0; });
+                     [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); });
 }
 
 // Removes what killed processes left behind for this name. Failing to is no error: the save goes

@@ -5,8 +5,8 @@
 #include <limits.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
-#include <cstring>
 
 #include "support/bytes.h"
 #include "support/errors.h"
@@ -44,7 +44,7 @@ ssize_t read_some(const Bytes& file, const iovec* iovecs, int count, size_t offs
   size_t moved = 0;
   for (int i = 0; i < count && moved < most; ++i) {
     const size_t nbytes = std::min({iovecs[i].iov_len, most - moved, file.size() - offset - moved});
-    std::memcpy(iovecs[i].iov_base, file.data() + offset + moved, nbytes);
+    std::copy_n(file.data() + offset + moved, nbytes, static_cast<std::byte*>(iovecs[i].iov_base));
     moved += nbytes;
   }
   return static_cast<ssize_t>(moved);
