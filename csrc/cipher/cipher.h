@@ -46,8 +46,8 @@ class Cipher {
   virtual void peek(const FrameHeader& header, uint64_t offset, ByteView ciphertext,
                     ByteSpan plain) const = 0;
 
-  // The plaintext's length of a block, unchecked, from the last tail_nbytes of its ciphertext: at most
-  // two cipher blocks, none where the header tells.
+  // The plaintext's length of a block, unchecked, from the last tail_nbytes of its ciphertext: at
+  // most two cipher blocks, none where the header tells.
   virtual uint64_t tail_nbytes(const FrameHeader& header) const = 0;
   virtual uint64_t plain_nbytes(const FrameHeader& header, ByteView tail) const = 0;
 

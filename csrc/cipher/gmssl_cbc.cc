@@ -72,8 +72,8 @@ class GmsslSm4Cbc final : public CbcTransform {
     gmssl().cbc_encrypt(&encrypt_key_, uchars(ByteSpan(chained)), uchars(plain),
                         plain.size() / sizeof(Iv), uchars(ciphertext));
   }
-  // Several releases read the ciphertext after they wrote the plaintext over it, so it is handed over
-  // in copies.
+  // Several releases read the ciphertext after they wrote the plaintext over it, so it is handed
+  // over in copies.
   void decrypt(const Iv& iv, ByteView ciphertext, ByteSpan plain) const override {
     Iv chained = iv;
     std::array<std::byte, kPartBytes> part;

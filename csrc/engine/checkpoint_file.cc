@@ -260,14 +260,15 @@ void CheckpointFile::check_seals() const {
   if (seal.plain_nbytes != sealed_->nbytes()) refuse("their length is another");
   for (size_t i = 0; i < frames.size(); ++i) {
     if (numbers[i] != cipher_->block_number(seal.iv_base, i)) refuse("their order is another");
-    // A block that is not opened could lend some of its length to another one, and shift all between.
+    // A block that is not opened could lend some of its length to another one, and shift all
+    // between.
     const bool last = i + 1 == frames.size();
     if (!last && frames[i].plain_nbytes != frames[0].plain_nbytes) refuse("a length is another");
   }
 }
 
-// MindSpore's IVs are random, and no two are near each other. Numbers that are, are what is left of a
-// sealed file.
+// MindSpore's IVs are random, and no two are near each other. Numbers that are, are what is left of
+// a sealed file.
 void CheckpointFile::check_no_run(std::vector<Iv> numbers) const {
   constexpr uint64_t kNear = uint64_t{1} << 32;
   std::ranges::sort(numbers);  // as big-endian numbers

@@ -31,8 +31,8 @@ struct SaveRequest {
   bool snapshot = false;                 // copy all payloads before the constructor returns
 };
 
-// One save: planned (and snapshot) by the constructor, then running on a thread of its own. Without a
-// snapshot the tensors must stay alive and unchanged until it is done.
+// One save: planned (and snapshot) by the constructor, then running on a thread of its own. Without
+// a snapshot the tensors must stay alive and unchanged until it is done.
 class SaveJob {
  public:
   explicit SaveJob(SaveRequest request);

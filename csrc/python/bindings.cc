@@ -174,8 +174,8 @@ class PyJob {
   PyJob(std::shared_ptr<SaveJob> job, std::string path, py::object arrays)
       : job_(std::move(job)), path_(std::move(path)), arrays_(std::move(arrays)) {}
   ~PyJob() {
-    // In a forked child the thread does not exist, and a thread of the parent may have been waiting:
-    // the locks are in no state to be destroyed. What little there is stays.
+    // In a forked child the thread does not exist, and a thread of the parent may have been
+    // waiting: the locks are in no state to be destroyed. What little there is stays.
     if (job_->is_foreign()) {
       new std::shared_ptr<SaveJob>(std::move(job_));
       return;
