@@ -179,6 +179,13 @@ TEST_CASE_FIXTURE(Fixture, "a folder that is not there is ENOENT and one that is
   CHECK(file.error_number() == ENOTDIR);
 }
 
+TEST_CASE("a folder that takes no files fails with the path of the target") {
+  const Error error = error_of([] { AtomicFile("/proc/x.ckpt", 1, false); });
+  CHECK(error.kind() == ErrorKind::kIo);
+  CHECK(error.path() == "/proc/x.ckpt");
+  CHECK(test::message(error) == doctest::Contains("create a temporary file for"));
+}
+
 TEST_CASE_FIXTURE(Fixture, "a commit over a folder fails and leaves nothing behind") {
   std::filesystem::create_directory(path);
   {
@@ -253,6 +260,7 @@ TEST_CASE_FIXTURE(Fixture, "files that only look like leftovers are left alone")
                         leftover("0123456789abcde"),
                         leftover("0123456789abcdef0"),
                         leftover("0123456789abcdeg"),
+                        leftover("0123456789ABCDEF"),
                         folder.path(".y.ckpt.0123456789abcdef.tmp"),
                         folder.path(".x.ckpt.0123456789abcdef.tmq"),
                         folder.path("x.ckpt.0123456789abcdef.tmp")};
