@@ -31,8 +31,9 @@ class FaultySink final : public Sink {
   void write_at(uint64_t offset, std::span<const ByteView> pieces) override {
     const int call = calls_++;
     // A disk that is full stays full.
-    if (call >= fails_at_ && fails_at_ < kNone)
+    if (call >= fails_at_ && fails_at_ < kNone) {
       throw Error(ErrorKind::kIo, "write: disk full", path_, ENOSPC);
+    }
     file_.write_at(offset, pieces);
   }
   void sync() override {
