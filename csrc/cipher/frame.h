@@ -34,6 +34,10 @@ constexpr size_t frame_header_nbytes(CipherMode mode) {
   return mode == CipherMode::kAesGcm ? 48 : 32;
 }
 
+// By how much a frame is longer than a plaintext of whole cipher blocks, in every mode: GCM has a
+// tag, CBC a block of padding.
+inline constexpr size_t kFrameOverheadBytes = 48;
+
 void encode_frame_header(const FrameHeader& header, ByteSpan out);
 
 // Reads the header at the front of `bytes`, which hold a whole one of `mode`. Throws

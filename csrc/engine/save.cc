@@ -163,8 +163,9 @@ uint64_t default_block_bytes(bool sealed, int num_threads) {
   constexpr uint64_t kSealed = uint64_t{1} << 20;
   constexpr uint64_t kStaging = uint64_t{32} << 20;  // of all threads
   const uint64_t bound = kStaging / 2 / static_cast<uint64_t>(num_threads);
-  return std::max<uint64_t>(kPageBytes,
-                            std::min(sealed ? kSealed : kPlain, bound / kPageBytes * kPageBytes));
+  const uint64_t in_file = std::max<uint64_t>(
+      kPageBytes, std::min(sealed ? kSealed : kPlain, bound / kPageBytes * kPageBytes));
+  return sealed ? in_file - kFrameOverheadBytes : in_file;
 }
 
 uint64_t SealPlan::block_begin(const FileImage& image, uint64_t block) const {

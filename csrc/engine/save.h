@@ -24,7 +24,8 @@ struct SealPlan {
 
 // The block size when the caller does not say: large enough to keep system calls and headers cheap,
 // small enough for a block to stay in a core's cache between the stages, and for the two blocks
-// that each thread may hold to stay in bounds together.
+// that each thread may hold to stay in bounds together. In the file a block (sealed: its frame) is
+// whole pages, because a write that begins inside a page costs a read or a second visit of it.
 uint64_t default_block_bytes(bool sealed, int num_threads);
 
 // Sends every block of the image through fill, checksum, seal and write, on `num_threads` threads,
