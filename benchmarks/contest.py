@@ -6,6 +6,7 @@ down and speeds up between rounds.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -215,13 +216,21 @@ class RoundTrip:
         self.file_bytes = self._path.stat().st_size
         return seconds
 
-    def _take_load(self) -> float:
+    def _take_load(self) -> float | None:
         def load() -> dict[str, Any]:
             return self.library.load(self._path, self.mode)
 
         raw.sync(self._path)
-        seconds, loaded = sample(load, self._payload.nbytes)
-        self._path.unlink()
+        try:
+            seconds, loaded = sample(load, self._payload.nbytes)
+        except Exception as error:
+            if self.library is MINDCKPT:
+                raise
+            # MindSpore refuses what is larger than the memory it takes for free, page cache apart.
+            print(f"{self.load.name}: {error}", file=sys.stderr)
+            return None
+        finally:
+            self._path.unlink()
         _check_equal(self._payload, loaded)
         return seconds
 

@@ -117,6 +117,8 @@ class Scenario:
     def _extra_bytes(self, trips: Sequence[RoundTrip], folder: Path) -> dict[str, int]:
         extra_bytes = {}
         for trip in trips:
+            if trip.library is not MINDCKPT:
+                continue
             size = self.count, self.tensor_bytes
             peak = memory.peak(trip.library.name, trip.mode, *size, folder)
             extra_bytes[trip.save.name] = peak.save_bytes
