@@ -393,7 +393,8 @@ job.result()
 
 
 INTERRUPTED = """
-import os, sys, time
+import os, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # nohup has it ignored, and that is inherited
 import numpy as np
 from mindckpt import load_checkpoint, save_checkpoint
 folder, cipher = sys.argv[1:]
