@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BOOTSTRAP = "$(PYTHON)" tools/bootstrap.py
 IN_VENV = env PATH="$(CURDIR)/.venv/bin:$$PATH" VIRTUAL_ENV="$(CURDIR)/.venv"
-CXX_FILES = $(shell find csrc tests/engine -name '*.cc' -o -name '*.h')
+CXX_FILES = $(shell find csrc tests/engine tests/plugins -name '*.cc' -o -name '*.h' -o -name '*.c')
 
 # GCC's ThreadSanitizer refuses the address layouts of kernels that randomise more than it knows.
 NO_ASLR = $(shell setarch -R true 2>/dev/null && echo setarch -R)

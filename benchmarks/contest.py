@@ -10,50 +10,21 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
 import mindckpt
-import modes
-import raw
-from measure import Payload, sample
-from modes import Mode
-
-# Entry -> its seconds, round by round; None where this machine cannot measure it.
-Samples: TypeAlias = dict[str, list[float | None]]
+from mindckpt.bench import modes, raw
+from mindckpt.bench.limits import Limit, Samples
+from mindckpt.bench.measure import Payload, sample
+from mindckpt.bench.modes import Mode
 
 WRITE = "raw write"
 WRITE_FALLOCATED = "raw write, fallocated"
 WRITE_FDATASYNC = "raw write + fdatasync"
 WRITE_SYNC_FILE_RANGE = "raw write + sync_file_range"
 READ = "raw pread, parallel"
-
-
-@dataclass(frozen=True)
-class Limit:
-    """What an entry is held to: one entry, or the slowest (or fastest) of several, of its round."""
-
-    names: tuple[str, ...]
-    pick: Callable[[Sequence[float]], float] = max
-
-    def __str__(self) -> str:
-        """As printed in a table."""
-        if len(self.names) == 1:
-            return self.names[0]
-        return ("slowest of " if self.pick is max else "fastest of ") + "; ".join(self.names)
-
-    def ratios(self, samples: Samples, name: str) -> list[float]:
-        """Limit / `name`, round by round: 1.0 is as fast as the limit, 0.5 takes twice its time.
-
-        A round in which one of them could not be measured is left out.
-        """
-        columns = [samples[limit] for limit in self.names]
-        return [
-            self.pick(limits) / own
-            for own, *limits in zip(samples[name], *columns, strict=True)
-            if own is not None and None not in limits
-        ]
 
 
 @dataclass(frozen=True)
@@ -78,11 +49,6 @@ def run(entries: Sequence[Entry], rounds: int) -> Samples:
         for entry in entries:
             samples[entry.name].append(entry.take())
     return samples
-
-
-def measured(samples: Samples, name: str) -> list[float]:
-    """The seconds of an entry in the rounds in which it could be measured."""
-    return [seconds for seconds in samples[name] if seconds is not None]
 
 
 @dataclass(frozen=True)
@@ -174,17 +140,12 @@ def cipher_entries(payload: Payload) -> list[Entry]:
 
     def entry(cipher: str, decrypt: bool) -> Entry:
         def take() -> float | None:
-            rate = raw.openssl_rate(cipher, decrypt=decrypt)
-            return None if rate is None else payload.nbytes / (rate * raw.cores())
+            return raw.openssl_seconds(cipher, payload.nbytes, decrypt=decrypt)
 
-        return Entry(_cipher_entry_name(cipher, decrypt), take)
+        return Entry(raw.openssl_name(cipher, decrypt=decrypt), take)
 
     ciphers = [mode.cipher for mode in modes.ALL if mode.cipher]
     return [entry(cipher, decrypt) for cipher in ciphers for decrypt in (False, True)]
-
-
-def _cipher_entry_name(cipher: str, decrypt: bool) -> str:
-    return f"OpenSSL {'open' if decrypt else 'seal'} {cipher} x {raw.cores()}"
 
 
 class RoundTrip:
@@ -240,14 +201,14 @@ def _save_limit(mode: Mode) -> Limit:
     if mode.durable:
         return Limit((WRITE_FDATASYNC, WRITE_SYNC_FILE_RANGE), min)
     if mode.cipher:
-        return Limit((WRITE, _cipher_entry_name(mode.cipher, decrypt=False)))
+        return Limit((WRITE, raw.openssl_name(mode.cipher)))
     return Limit((WRITE,))
 
 
 def _load_limit(mode: Mode) -> Limit:
     """A load can't be faster than the file is read, nor than all cores decrypt."""
     if mode.cipher:
-        return Limit((READ, _cipher_entry_name(mode.cipher, decrypt=True)))
+        return Limit((READ, raw.openssl_name(mode.cipher, decrypt=True)))
     return Limit((READ,))
 
 

@@ -13,10 +13,11 @@ import numpy as np
 
 import contest
 import mindckpt
-import modes
-from contest import MINDCKPT, WRITE, WRITE_FDATASYNC, Limit, RoundTrip
-from measure import MIB, Payload, machine, median_and_spread, table
+from contest import MINDCKPT, WRITE, WRITE_FDATASYNC, RoundTrip
 from mindckpt import Parameter, nn
+from mindckpt.bench import modes
+from mindckpt.bench.limits import Limit, measured
+from mindckpt.bench.measure import MIB, Payload, machine, median_and_spread, table
 
 PAYLOAD_TENSORS = 4
 TENSOR_BYTES = 64 * MIB
@@ -82,7 +83,7 @@ def table_of_modes(folder: Path) -> str:
     samples = contest.run(entries, ROUNDS)
 
     def speed(name: str) -> list[str]:
-        seconds = statistics.median(contest.measured(samples, name))
+        seconds = statistics.median(measured(samples, name))
         return [f"{seconds:.3f}", f"{payload.nbytes / 1e9 / seconds:.2f}"]
 
     def save(name: str, file_bytes: int, raw_loop: str) -> list[str]:

@@ -21,9 +21,10 @@ from typing import Any
 
 import contest
 import memory
-import modes
-from contest import MINDCKPT, Entry, Library, RoundTrip, Samples
-from measure import MIB, Payload, machine, median_and_spread, table
+from contest import MINDCKPT, Entry, Library, RoundTrip
+from mindckpt.bench import modes
+from mindckpt.bench.limits import Samples, measured
+from mindckpt.bench.measure import MIB, Payload, machine, median_and_spread, table
 
 LARGE_TENSOR_BYTES = 64 * MIB
 SMALL_TENSOR_BYTES = 4096
@@ -111,7 +112,7 @@ class Scenario:
         return [
             _result(entry, samples, extra_bytes.get(entry.name))
             for entry in entries
-            if contest.measured(samples, entry.name)
+            if measured(samples, entry.name)
         ]
 
     def _extra_bytes(self, trips: Sequence[RoundTrip], folder: Path) -> dict[str, int]:
@@ -135,7 +136,7 @@ def _result(entry: Entry, samples: Samples, extra_bytes: int | None) -> Result:
     return Result(
         name=entry.name,
         limit="" if entry.limit is None else str(entry.limit),
-        seconds=contest.measured(samples, entry.name),
+        seconds=measured(samples, entry.name),
         ratios=[] if entry.limit is None else entry.limit.ratios(samples, entry.name),
         extra_bytes=extra_bytes,
     )

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import contest
-from measure import Payload
-from modes import Mode
+from mindckpt.bench.measure import Payload
+from mindckpt.bench.modes import Mode
 
 _RESET_PEAK = "5"  # what proc(5) says to write to clear_refs
 

@@ -6,6 +6,13 @@ Importing this package imports NumPy and ml_dtypes, but no framework, and starts
 from mindckpt import dtypes, nn
 from mindckpt._core import __version__
 from mindckpt.checkpoint import load_checkpoint, load_param_into_net, save_checkpoint
+from mindckpt.device import (
+    devices,
+    load_device_plugin,
+    release_staging,
+    set_staging_limit,
+    staging_stats,
+)
 from mindckpt.dtypes import (
     DType,
     bfloat16,
@@ -29,7 +36,7 @@ from mindckpt.dtypes import (
     uint64,
 )
 from mindckpt.errors import CheckpointError, ChecksumError, DecryptionError
-from mindckpt.job import SaveJob, async_ckpt_thread_status
+from mindckpt.job import Milestone, SaveJob, async_ckpt_thread_status
 from mindckpt.parameter import Parameter, Tensor
 
 __all__ = [
@@ -37,6 +44,7 @@ __all__ = [
     "ChecksumError",
     "DType",
     "DecryptionError",
+    "Milestone",
     "Parameter",
     "SaveJob",
     "Tensor",
@@ -46,6 +54,7 @@ __all__ = [
     "bool_",
     "complex64",
     "complex128",
+    "devices",
     "dtypes",
     "float8_e4m3fn",
     "float8_e5m2",
@@ -58,10 +67,14 @@ __all__ = [
     "int32",
     "int64",
     "load_checkpoint",
+    "load_device_plugin",
     "load_param_into_net",
     "nn",
     "qint4x2",
+    "release_staging",
     "save_checkpoint",
+    "set_staging_limit",
+    "staging_stats",
     "uint8",
     "uint16",
     "uint32",

@@ -13,10 +13,84 @@ import numpy.typing as npt
 
 __version__: str
 
+class Backend(TypedDict):
+    name: str
+    origin: str  # 'built in', or the plug-in
+    version: str  # of the driver; '' where it is not usable
+    device_count: int
+    unusable: str  # why; '' where it is usable
+
+class Staging(TypedDict):
+    device: str
+    limit_nbytes: int  # of the staging pool
+    pinned_nbytes: int
+    in_use_nbytes: int
+    peak_in_use_nbytes: int
+    leases: int  # buffers handed out so far
+    waits: int  # of these, how many had to wait for room
+    snapshot_nbytes: int  # pinned for snapshots of whole checkpoints
+    kept_snapshot_nbytes: int  # of these, what is kept for the next one
+
+class DeviceArray:
+    """The contiguous memory of a tensor on a device, kept alive by its owner."""
+
+    @staticmethod
+    def find(
+        pointer: int, nbytes: int, stream: int | None, owner: object, device: str | None
+    ) -> DeviceArray | None:
+        """The memory at a pointer, on the device named, or on the one that the pointer belongs to.
+
+        None when it belongs to no device of a usable backend. `stream` is the raw handle of the one
+        in which it is written; None when that is not known. RuntimeError for a device that is not
+        usable.
+        """
+
+    @staticmethod
+    def allocate(device: str, nbytes: int) -> DeviceArray:
+        """New memory of a device, freed with what this returns."""
+
+    def to_host(self) -> npt.NDArray[np.uint8]:
+        """A copy of the bytes, after what the stream holds."""
+
+    def assign(self, array: npt.NDArray[Any]) -> None:
+        """Overwrite it with a C-contiguous array of as many bytes, after what the stream holds."""
+
+    @property
+    def device(self) -> str: ...
+    @property
+    def ordinal(self) -> int: ...
+    @property
+    def dlpack_device_type(self) -> int: ...
+    @property
+    def pointer(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def copy_alignment(self) -> int:
+        """What addresses of copies must be multiples of; 1 for any."""
+
+def backends() -> list[Backend]: ...
+def add_backend(capsule: object, origin: str) -> None:
+    """Add the backend whose table a capsule named 'mindckpt_device_backend_v1' holds."""
+
+def load_backend(path: str) -> str:
+    """Add the backend of a shared library, and return its name."""
+
+def backend_of_dlpack_type(type: int) -> str:
+    """The backend whose memory is of that DLPack device type, or ''."""
+
+def check_device(name: str) -> None:
+    """RuntimeError that says why, where a device ('cuda:1', or 'cuda' for its first) is unusable."""
+
+def staging_stats() -> list[Staging]: ...
+def trim_staging() -> None: ...
+def set_staging_limit(nbytes: int) -> None:
+    """Of each device's staging pool."""
+
 # name, type string as stored ('Float32', 'str', ...), dims, and the payload: an ndarray of any
-# strides and byte order, whose elements are written in C order and little-endian, or bytes, written
-# as they are.
-Record = tuple[str, str, tuple[int, ...], npt.NDArray[Any] | bytes]
+# strides and byte order, whose elements are written in C order and little-endian, or a device's
+# memory or bytes, written as they are.
+Record = tuple[str, str, tuple[int, ...], npt.NDArray[Any] | DeviceArray | bytes]
 
 # name, type string, dims, payload bytes, role: 'tensor', or 'map_key', 'map_value', 'map_status'.
 Entry = tuple[str, str, tuple[int, ...], int, str]
@@ -29,9 +103,15 @@ class SaveStats(TypedDict):
     blocks: int
     num_threads: int
     durable: bool  # synced to storage before it was published
+    snapshot: str  # 'none', 'host', 'device' or 'lazy'
+    snapshot_reason: str  # why this one, where it was picked
     seconds: float  # the whole save, wall clock
-    snapshot_seconds: float  # copying host memory before prepare_save returned
-    fill_seconds: float  # the four below are summed over threads
+    snapshot_seconds: float  # the snapshot, as far as prepare_save did it
+    staged_seconds: float  # from the call to each state
+    written_seconds: float
+    durable_seconds: float  # 0 when not durable
+    copy_seconds: float  # waiting for devices' copies; the five from here are summed over threads
+    fill_seconds: float
     checksum_seconds: float
     seal_seconds: float
     write_seconds: float
@@ -50,6 +130,35 @@ class Job:
         The GIL is released meanwhile, and signals are not looked for: call it with a short timeout
         in a loop to stay interruptible.
         """
+
+    def wait_for(self, state: str, timeout: float | None = None) -> bool:
+        """Whether a state is reached, or can't be any more; waits as `wait` does.
+
+        States are 'staged', 'written' and 'durable'.
+        """
+
+    def settled(self, state: str) -> bool: ...
+    def reached(self, state: str) -> float | None:
+        """Seconds from the call to a settled state, or what went wrong is raised.
+
+        None when the save was not to reach it.
+        """
+
+    def is_synchronous(self) -> bool:
+        """Whether the caller has to wait until it is staged, for want of memory for a snapshot."""
+
+    def fence(self, stream: int, device: str | None) -> None:
+        """Make a raw stream wait, on the device, until the tensors may be overwritten.
+
+        Of the device named, else of the first one saved from. Waits here until every copy is in the
+        save's own streams.
+        """
+
+    def trace(self) -> list[tuple[str, int, int, float, float]]:
+        """Stage, worker (-1: a device's copies), block, begin and end in seconds from the call."""
+
+    def release_arrays(self) -> None:
+        """Let go of the tensors if nothing is read from them any more."""
 
     def done(self) -> bool: ...
     def cancel(self) -> None:
@@ -74,7 +183,9 @@ def prepare_save(
     mode: str,
     num_threads: int,
     block_bytes: int,
-    snapshot: bool,
+    snapshot: str,
+    stream: int | None,
+    trace: bool,
 ) -> Job:
     """Plan a file, for a job that is yet to be started.
 
@@ -87,8 +198,12 @@ def prepare_save(
         mode: 'AES-GCM', 'AES-CBC' or 'SM4-CBC'; looked at with a key only.
         num_threads: 0 picks.
         block_bytes: At most 64 MiB; 0 picks.
-        snapshot: Whether to copy every payload before returning, so that the caller may overwrite
-            it at once. If not, the job keeps the arrays alive, and they must not change meanwhile.
+        snapshot: 'none' and 'lazy' copy nothing: the arrays must not change until they are staged.
+            After 'host', 'device' and 'auto' they may be overwritten at once, those on devices by
+            their streams.
+        stream: The raw stream in which all tensors on devices are written; None: each knows its
+            own.
+        trace: Whether to note when each stage of each block was worked on.
 
     Raises:
         ValueError: A bad key, mode, name or block size.
@@ -122,6 +237,16 @@ class Reader:
         record bytes is verified: ChecksumError, also where there is no trailer.
         """
 
+    def read_into(
+        self,
+        indices: Sequence[int],
+        arrays: Sequence[DeviceArray],
+        *,
+        check_crc: bool,
+        num_threads: int,
+    ) -> None:
+        """Like read, into memory of devices of one backend whose copy_alignment is 1."""
+
     def map(
         self, indices: Sequence[int], dtypes: Sequence[np.dtype[Any]]
     ) -> list[npt.NDArray[Any]]:
@@ -139,6 +264,18 @@ def from_dlpack(capsule: object) -> tuple[npt.NDArray[Any], str]:
     Of element types that NumPy has no name for (bfloat16, float8) it is a view of unsigned
     integers. BufferError when the tensor is not in host memory.
     """
+
+def device_from_dlpack(
+    capsule: object,
+) -> tuple[int, int, str, tuple[int, ...], tuple[int, ...] | None, object]:
+    """What a DLPack capsule of a device says, which is taken from it.
+
+    Pointer, ordinal, type string, shape, strides in bytes (None: C-contiguous), and an owner that
+    keeps it alive. BufferError when it is in host memory.
+    """
+
+def to_dlpack(array: DeviceArray, shape: Sequence[int], type: str) -> object:
+    """A DLPack capsule over a device's memory; BufferError for a type that DLPack has not."""
 
 def sm4_provider() -> str:
     """'openssl', 'gmssl' (the GmSSL library, found at run time), or '' where there is no SM4."""

@@ -1,4 +1,4 @@
-"""Any framework's tensor as a NumPy array over the same memory.
+"""Any framework's tensor as a NumPy array over the same memory, or as the memory of a device.
 
 No framework is imported here: a tensor can only come from one that the user has imported, so that
 is looked up in `sys.modules`. Copies are made only where no view exists: of torch's lazy conjugates
@@ -27,9 +27,13 @@ from mindckpt.dtypes import (
 )
 
 Array = npt.NDArray[Any]
+_Payload = tuple[Array | _core.DeviceArray | bytes, DType, tuple[int, ...]]
 
 # DLDeviceType of memory that the host can read: kDLCPU, kDLCUDAHost and kDLROCMHost (pinned).
 _HOST_DEVICES = frozenset((1, 3, 11))
+
+# Frameworks whose tensors may be in host memory, and are of one type all the same.
+_ANYWHERE = ("torch", "jax", "jaxlib", "mindspore")
 
 # torch types that torch can't give to NumPy: the integer of the same size to view them as.
 _TORCH_AS_INTEGER = {
@@ -39,7 +43,7 @@ _TORCH_AS_INTEGER = {
 }
 
 
-class _UnreadableError(TypeError):
+class UnreadableError(TypeError):
     """Why a value can't be read, in words that only lack the name of the argument."""
 
 
@@ -70,10 +74,10 @@ def host_array(
 ) -> tuple[Array, DType]:
     """A tensor or array of any framework as a NumPy array, and its checkpoint type.
 
+    What is on a device is copied to the host.
+
     Args:
-        value: A NumPy array of any strides and byte order, a torch or MindSpore tensor in host
-            memory, or an object with `__array_interface__`, the buffer protocol, host DLPack or
-            `__array__`.
+        value: What `payload_of` takes.
         argument: What to call the value in an error, such as "save_obj['w']".
         accepted: What to say that it must be, if it is nothing of the kind.
 
@@ -82,14 +86,41 @@ def host_array(
         strides and byte order; for bfloat16 and float8 it has ml_dtypes' dtype.
 
     Raises:
-        TypeError: The value is no such thing, is on a device, or has elements that no checkpoint
-            can hold.
+        TypeError: As `payload_of`.
+    """
+    payload, dtype, shape = payload_of(value, argument, accepted)
+    if isinstance(payload, np.ndarray):
+        return payload, dtype
+    buffer = np.empty(0, np.uint8) if isinstance(payload, bytes) else payload.to_host()
+    return buffer.view(dtype.numpy).reshape(shape), dtype
+
+
+def payload_of(
+    value: object, argument: str, accepted: str = "a tensor or an array"
+) -> tuple[Array | _core.DeviceArray | bytes, DType, tuple[int, ...]]:
+    """What the engine saves of a tensor or array of any framework, its type and its shape.
+
+    Args:
+        value: A NumPy array of any strides and byte order, a torch or MindSpore tensor, or an
+            object with `__array_interface__`, the buffer protocol, `__cuda_array_interface__`,
+            DLPack or `__array__`.
+        argument: What to call the value in an error, such as "save_obj['w']".
+        accepted: What to say that it must be, if it is nothing of the kind.
+
+    Returns:
+        An array over the value's own memory wherever possible, in any strides and byte order, or
+        the memory of a device, or b"" for a tensor on a device without elements. All keep the
+        value alive.
+
+    Raises:
+        TypeError: The value is no such thing, is on a device that can't be used, or has elements
+            that no checkpoint can hold.
     """
     try:
-        found = _host_array(value)
+        found = _payload_of(value)
     except MemoryError:
         raise
-    except _UnreadableError as error:
+    except UnreadableError as error:
         raise TypeError(f"{argument}: {error}") from None
     except Exception as error:  # whatever a framework raises when it can't show its memory
         raise TypeError(f"{argument}: can't read a {type_name(value)}: {error}") from error
@@ -98,11 +129,13 @@ def host_array(
     return found
 
 
-def _host_array(value: object) -> tuple[Array, DType] | None:
+def _payload_of(value: object) -> _Payload | None:
     if isinstance(value, np.ndarray):
         if isinstance(value, np.ma.MaskedArray):
-            raise _UnreadableError("a masked array has no value where it is masked: use .filled()")
-        return _typed(np.asarray(value))
+            raise UnreadableError("a masked array has no value where it is masked: use .filled()")
+        return _on_host(_typed(np.asarray(value)))
+    if _is_device_array_type(type(value)):  # first, because there may be thousands of them
+        return _from_cuda_array_interface(value)
     torch_tensor = framework_class("torch", "Tensor")
     if torch_tensor is not None and isinstance(value, torch_tensor):
         return _from_torch(value)
@@ -110,8 +143,31 @@ def _host_array(value: object) -> tuple[Array, DType] | None:
     if mindspore_tensor is not None and isinstance(value, mindspore_tensor):
         return _from_mindspore(value)
     if is_mindspore_parameter(value):  # a MapParameter, which is a Parameter but no Tensor
-        raise _UnreadableError(f"a {type_name(value)} is a hash table, not a tensor")
+        raise UnreadableError(f"a {type_name(value)} is a hash table, not a tensor")
     return _from_protocols(value)
+
+
+def _is_device_array_type(kind: type) -> bool:
+    """Whether a type's values are CUDA arrays and nothing else: CuPy's, Numba's.
+
+    Torch's tensors and JAX's arrays may be anywhere, and have the attribute wherever they are.
+    """
+    return (
+        hasattr(kind, "__cuda_array_interface__")
+        and not hasattr(kind, "__array_interface__")
+        and kind.__module__.partition(".")[0] not in _ANYWHERE
+    )
+
+
+def _from_cuda_array_interface(value: Any) -> _Payload:
+    from mindckpt import device_arrays
+
+    return device_arrays.from_cuda_array_interface(value, value.__cuda_array_interface__)
+
+
+def _on_host(found: tuple[Array, DType]) -> _Payload:
+    array, dtype = found
+    return array, dtype, array.shape
 
 
 def _typed(array: Array) -> tuple[Array, DType]:
@@ -123,55 +179,57 @@ def _typed(array: Array) -> tuple[Array, DType]:
     try:
         return array, from_numpy(array.dtype)
     except TypeError as error:
-        raise _UnreadableError(str(error)) from None
+        raise UnreadableError(str(error)) from None
 
 
-def _from_torch(tensor: Any) -> tuple[Array, DType]:
+def _from_torch(tensor: Any) -> _Payload:
     torch = sys.modules["torch"]
     if tensor.layout is not torch.strided:
-        raise _UnreadableError(f"a tensor of layout {tensor.layout} is not dense: use .to_dense()")
+        raise UnreadableError(f"a tensor of layout {tensor.layout} is not dense: use .to_dense()")
     if tensor.is_meta:
-        raise _UnreadableError("a tensor on the meta device has no data")
-    if not tensor.is_cpu:
-        raise _on_device(tensor.device)
+        raise UnreadableError("a tensor on the meta device has no data")
     if tensor.is_quantized:
-        raise _UnreadableError("a quantized tensor: use .int_repr() or .dequantize()")
+        raise UnreadableError("a quantized tensor: use .int_repr() or .dequantize()")
     if tensor.requires_grad:
         tensor = tensor.detach()
     if tensor.is_conj():
         tensor = tensor.resolve_conj()
     if tensor.is_neg():
         tensor = tensor.resolve_neg()
+    if not tensor.is_cpu:
+        from mindckpt import device_arrays
+
+        return device_arrays.from_torch(tensor)
     integer, dtype = _TORCH_AS_INTEGER.get(str(tensor.dtype), (None, None))
     if integer is None or dtype is None:
-        return _typed(tensor.numpy())
-    return tensor.view(getattr(torch, integer)).numpy().view(dtype.numpy), dtype
+        return _on_host(_typed(tensor.numpy()))
+    return _on_host((tensor.view(getattr(torch, integer)).numpy().view(dtype.numpy), dtype))
 
 
-def _from_mindspore(tensor: Any) -> tuple[Array, DType]:
-    device = str(getattr(tensor, "device", "CPU"))
-    if not device.startswith("CPU"):
-        raise _on_device(device)
+def _from_mindspore(tensor: Any) -> _Payload:
     try:
         dtype = from_name(str(tensor.dtype))
     except ValueError:
-        raise _UnreadableError(
-            f"elements of type {tensor.dtype} can't be in a checkpoint"
-        ) from None
+        raise UnreadableError(f"elements of type {tensor.dtype} can't be in a checkpoint") from None
+    device = str(getattr(tensor, "device", "CPU"))
+    if not device.startswith("CPU"):
+        from mindckpt import device_arrays
+
+        return device_arrays.from_mindspore(tensor, device, dtype)
     try:
         # Viewed, because MindSpore's bfloat16 and float8 are NumPy dtypes of its own.
         array = tensor.asnumpy().view(dtype.numpy)
     except TypeError:  # its bfloat16 and float8 do not get along with every NumPy
         array = np.frombuffer(tensor.get_bytes(), dtype.numpy).reshape(tuple(tensor.shape))
-    return array, dtype
+    return _on_host((array, dtype))
 
 
-def _from_protocols(value: Any) -> tuple[Array, DType] | None:
+def _from_protocols(value: Any) -> _Payload | None:
     # A class has the attributes of its instances; scalars and bytes would pass for arrays.
     if isinstance(value, (type, bytes, np.generic)):
         return None
     if hasattr(value, "__array_interface__"):
-        return _typed(np.asarray(value))
+        return _on_host(_typed(np.asarray(value)))
     refused: Exception | None = None
     try:
         view = memoryview(value)
@@ -180,27 +238,23 @@ def _from_protocols(value: Any) -> tuple[Array, DType] | None:
     except BufferError as error:  # it has, but not for these elements: JAX's bfloat16
         refused = error
     else:
-        return _typed(np.asarray(view))
+        return _on_host(_typed(np.asarray(view)))
     if hasattr(value, "__cuda_array_interface__"):
-        raise _on_device("a CUDA device")
+        return _from_cuda_array_interface(value)
     if hasattr(value, "__dlpack__"):
         try:
             device, _ = value.__dlpack_device__()
             if device not in _HOST_DEVICES:
-                raise _on_device(f"DLPack device type {int(device)}")
+                from mindckpt import device_arrays
+
+                return device_arrays.from_dlpack(value, int(device))
             array, name = _core.from_dlpack(value.__dlpack__())
             dtype = from_name(name)
-            return array.view(dtype.numpy), dtype
+            return _on_host((array.view(dtype.numpy), dtype))
         except (BufferError, RuntimeError, ValueError) as error:
             refused = error  # JAX's int4, or its array in shards: __array__ may do
     if hasattr(value, "__array__"):
-        return _typed(np.asarray(value))
+        return _on_host(_typed(np.asarray(value)))
     if refused is not None:
         raise refused
     return None
-
-
-def _on_device(device: object) -> _UnreadableError:
-    return _UnreadableError(
-        f"a tensor on {device}: device memory is not supported yet in this version"
-    )

@@ -10,6 +10,7 @@ import numpy as np
 
 from mindckpt import dtypes
 from mindckpt.arrays import Array, host_array, is_mindspore_parameter, type_name
+from mindckpt.device_arrays import DeviceData
 from mindckpt.dtypes import DType
 from mindckpt.parameter import Parameter, converted
 from mindckpt.records import is_cell
@@ -24,16 +25,20 @@ _CONVERTIBLE = (
 
 
 class _Assignment(NamedTuple):
-    """One parameter of the net and what it is to hold; to apply it can't fail."""
+    """One parameter of the net and what it is to hold; to apply it can't fail, devices apart."""
 
     parameter: Any
-    data: Any  # an array for a Parameter of ours, a MindSpore tensor for one of theirs
+    data: Any  # an array, or DeviceData, for a Parameter of ours, else a MindSpore tensor
     dtype: DType  # of what was loaded
     wanted: DType  # of the parameter
 
     def apply(self) -> None:
         if isinstance(self.parameter, Parameter):
-            self.parameter._array = self.data
+            held = self.parameter._array
+            if isinstance(held, DeviceData):
+                held.assign(self.data)  # in place: kernels and optimizers know that memory
+            else:
+                self.parameter._array = self.data
         else:
             self.parameter.set_data(self.data)
 
@@ -170,6 +175,9 @@ def _fitted(parameter: Any, name: str, value: Any, strict_load: bool) -> _Assign
                 + (", and strict_load forbids to convert" if dtype in group else "")
             )
     data: Any = converted(array, dtype, wanted)
+    held = parameter._array if isinstance(parameter, Parameter) else None
+    if isinstance(data, DeviceData) and not isinstance(held, DeviceData):
+        data = data.to_host()
     if not isinstance(parameter, Parameter):
         try:
             data = _mindspore_tensor(data, wanted, parameter.dtype)

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from mindckpt import _core
 from mindckpt.arrays import type_name
 from mindckpt.assign import assign, check_net
+from mindckpt.device import raw_stream
 from mindckpt.errors import CheckpointError
+from mindckpt.frameworks import destinations
 from mindckpt.job import SaveJob, running_saves
 from mindckpt.paths import check_file, path_to_load, path_to_save
 from mindckpt.progress import Progress, progress_function
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["load_checkpoint", "load_param_into_net", "save_checkpoint"]
 
 _KEY_BYTES = {"AES-GCM": (16, 24, 32), "AES-CBC": (16, 24, 32), "SM4-CBC": (16,)}
+_SNAPSHOTS = ("auto", "device", "host", "lazy")
 _MIN_BLOCK_BYTES = 1 << 10
 _MAX_BLOCK_BYTES = 64 << 20  # MindSpore's loader refuses larger ones
 _MAX_THREADS = 1024
@@ -43,6 +46,9 @@ class SaveOptions(TypedDict, total=False):
     num_threads: int | None
     block_bytes: int | None
     progress: Progress | None
+    snapshot: str
+    stream: object
+    trace: bool
     format: str
     incremental: object
     global_step_num: object
@@ -53,6 +59,8 @@ class SaveOptions(TypedDict, total=False):
 class LoadOptions(TypedDict, total=False):
     """The further keywords of load_checkpoint."""
 
+    device: str | None
+    framework: str | None
     mmap: bool
     num_threads: int | None
     format: str
@@ -78,10 +86,11 @@ def save_checkpoint(
     tensors, which MindSpore loses.
 
     A tensor may be a Parameter or Tensor, a NumPy array (with ml_dtypes' bfloat16, float8_e4m3fn,
-    float8_e5m2 or int4, too), a torch CPU tensor, a MindSpore tensor, or anything with
-    `__array_interface__`, the buffer protocol, DLPack in host memory or `__array__`. It may be of
-    any strides and byte order. Without `async_save` nothing is copied first: no other thread may
-    write to the tensors during the call.
+    float8_e5m2 or int4, too), a torch, CuPy, JAX, Numba or MindSpore tensor, or anything with
+    `__array_interface__`, the buffer protocol, `__cuda_array_interface__`, DLPack or `__array__`.
+    It may be of any strides and byte order, and in host memory or on a device: what the stream it
+    is made in holds at the call is done before it is read. Without `async_save` nothing is copied
+    first: no other thread may write to the tensors during the call.
 
     Args:
         save_obj: What to save, in its order:
@@ -95,9 +104,9 @@ def save_checkpoint(
         ckpt_file_name: Where to. `.ckpt` is added unless the name ends with 'ckpt'; symbolic links
             are followed. The folder must exist.
         integrated_save: Must be a bool; has no effect without a parallel context, as in MindSpore.
-        async_save: True (or 'thread', or 'process', which is a thread here) copies the tensors,
-            returns at once and writes in the background. Saves to one file keep their order. False
-            writes before it returns.
+        async_save: True (or 'thread', or 'process', which is a thread here) keeps the values as of
+            the call, as `snapshot` says, returns at once and writes in the background. Saves to one
+            file keep their order. False writes before it returns.
         append_dict: More to save, after `save_obj`: name -> int (stored as a scalar of Int64, or
             UInt64 from 2**63), float (Float32; a numpy.float64 Float64), bool (Bool), str, or
             a tensor.
@@ -121,6 +130,24 @@ def save_checkpoint(
               tqdm's, whose `total` is set. It is called in this thread, ten times a second and at
               the end (with `async_save` in `wait()` and `result()` of the job). An exception from
               it cancels the save, unless that has ended.
+            - snapshot (str): How `async_save` keeps the values as of the call. Default: 'auto'.
+
+              - 'device': tensors on devices are copied within the device's memory, and leave it
+                afterwards through staging buffers;
+              - 'host': they are copied to pinned host memory as large as they are, which is kept
+                for the next save;
+              - 'lazy': nothing is copied; they must not be overwritten before `SaveJob.fence`;
+              - 'auto': 'device' where its memory suffices, else 'host', else the call lasts until
+                everything has left the device; the stats say what was done, and why.
+
+              With all but 'lazy' the streams that made the tensors wait on the device until they
+              have been copied, and the host does not; only where a tensor does not tell its stream
+              the host waits. Tensors in host memory are copied before the call returns, with
+              'lazy' not at all.
+            - stream: The stream in which the tensors on devices are written, of CuPy, torch,
+              torch_npu or Numba, or the driver's handle. Default: None, what each tensor says.
+            - trace (bool): Whether the job of an `async_save` remembers when each stage of each
+              block was worked on, for `SaveJob.trace`. Default: False.
             - format (str): Only 'ckpt'.
             - incremental, global_step_num, step_num, remove_redundancy: Accepted for MindSpore's
               sake, without effect.
@@ -138,7 +165,7 @@ def save_checkpoint(
         OSError: The file system said no: no such folder, a directory in place of the file, no
             permission, no space. With errno and filename. Also for an earlier asynchronous save, if
             nobody has asked its job.
-        RuntimeError: There is no SM4 in the libraries of this machine.
+        RuntimeError: There is no SM4 in the libraries of this machine, or a device's driver failed.
 
     Example:
         >>> import mindckpt as ms
@@ -188,6 +215,10 @@ def save_checkpoint(
         "block_bytes", options.pop("block_bytes", None), _MIN_BLOCK_BYTES, _MAX_BLOCK_BYTES
     )
     progress = progress_function(options.pop("progress", None))
+    snapshot = _snapshot(options.pop("snapshot", None), is_async)
+    stream = options.pop("stream", None)
+    handle = None if stream is None else raw_stream(stream)
+    trace = _check_bool("trace", options.pop("trace", False))
     _check_format(options.pop("format", "ckpt"))
     remove_redundancy = options.pop("remove_redundancy", None)
     if remove_redundancy is not None:
@@ -207,11 +238,15 @@ def save_checkpoint(
         mode=enc_mode,
         num_threads=num_threads,
         block_bytes=block_bytes,
-        snapshot=is_async,
+        snapshot=snapshot,
+        stream=handle,
+        trace=trace,
     )
     save = SaveJob(job, path, is_async, progress)
     if is_async:
         running_saves.start(save)
+        if job.is_synchronous():
+            save.staged.wait()
         return save
     running_saves.run(save)
     return None
@@ -249,6 +284,11 @@ def load_checkpoint(
             then.
         **kwargs: Further options:
 
+            - device (str): Where to load the tensors to, such as 'cuda:0' or 'ascend:1': through
+              pinned staging buffers, blocks being read and opened meanwhile. Default: None, host
+              memory.
+            - framework (str): What to return the tensors as: 'cupy', 'torch', 'jax', 'numpy' or
+              'mindspore', which must be installed. Default: None, Parameters.
             - mmap (bool): Whether to return views of the file instead of reading it: at once, and
               whatever is written to the arrays stays in memory. Their memory is not aligned. The
               file must not be truncated as long as they live (saving over it with this package is
@@ -259,8 +299,9 @@ def load_checkpoint(
             - remove_redundancy (bool): Accepted for MindSpore's sake, without effect.
 
     Returns:
-        dict. Name -> Parameter, in the order of the file; a saved str is a str, and one of
-        MindSpore's map tensors a list of three arrays: keys, values, status.
+        dict. Name -> Parameter, or the framework's tensor, in the order of the file; a saved str is
+        a str, and one of MindSpore's map tensors a list of three NumPy arrays: keys, values,
+        status.
 
     Raises:
         TypeError: An argument of a wrong type, or an unknown keyword.
@@ -270,7 +311,8 @@ def load_checkpoint(
         ChecksumError: `crc_check` found damage, or no checksum (a CheckpointError).
         DecryptionError: A wrong key or mode, or the file was tampered with (a CheckpointError).
         OSError: The file system said no.
-        RuntimeError: A parameter does not fit the net; the net is as it was.
+        RuntimeError: A parameter does not fit the net; the net is as it was. Or a device can't be
+            used, or failed.
 
     Example:
         >>> import mindckpt as ms
@@ -289,6 +331,11 @@ def load_checkpoint(
     mmap = _check_bool("mmap", options.pop("mmap", False))
     if mmap and dec_key is not None:
         raise ValueError("mmap can't show an encrypted file: leave out mmap or dec_key")
+    place = destinations(options.pop("device", None), options.pop("framework", None))
+    if place is not None and mmap:
+        raise ValueError("mmap shows the file's own bytes: leave out mmap, or device and framework")
+    if place is not None and net is not None:
+        raise ValueError("net has its parameters where they are: leave out device and framework")
     num_threads = _number("num_threads", options.pop("num_threads", None), 1, _MAX_THREADS)
     _check_format(options.pop("format", "ckpt"))
     _check_bool("remove_redundancy", options.pop("remove_redundancy", False))
@@ -312,6 +359,8 @@ def load_checkpoint(
         )
     selected = [entries[i] for i in indices]
     dtypes = dtypes_of(selected, path)
+    if place is not None:
+        return place.load(reader, entries, indices, dtypes, path, crc_check, num_threads)
     if mmap:
         if crc_check:
             reader.read([], [], check_crc=True, num_threads=num_threads)
@@ -380,6 +429,18 @@ def _async_save(value: object) -> bool:
     if value not in ("thread", "process"):
         raise ValueError(f"async_save must be a bool, 'thread' or 'process', got {value!r}")
     return True
+
+
+def _snapshot(value: object, is_async: bool) -> str:
+    if value is None:
+        return "auto" if is_async else "none"
+    if not isinstance(value, str):
+        raise TypeError(f"snapshot must be a str, got {type_name(value)}")
+    if value not in _SNAPSHOTS:
+        raise ValueError(f"snapshot must be one of {', '.join(_SNAPSHOTS)}, got {value!r}")
+    if not is_async:
+        raise ValueError("snapshot is for async_save: without it nothing needs to be kept")
+    return value
 
 
 def _check_key(key_argument: str, key: object, mode_argument: str, mode: object) -> None:

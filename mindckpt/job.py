@@ -10,24 +10,98 @@ import time
 from typing import TYPE_CHECKING
 
 from mindckpt import _core
+from mindckpt.device import raw_stream
 from mindckpt.progress import ProgressFunction
 
 if TYPE_CHECKING:
     from mindckpt._core import SaveStats
 
-__all__ = ["SaveJob", "async_ckpt_thread_status"]
+__all__ = ["Milestone", "SaveJob", "async_ckpt_thread_status"]
 
 # How often a waiting thread looks up: to see a KeyboardInterrupt and to report progress.
 _POLL_SECONDS = 0.1
 
 
+class Milestone:
+    """A state that a save comes to, and what went wrong if it did not.
+
+    A SaveJob has three: `staged`, `written` and `durable`, one after the other.
+    """
+
+    __slots__ = ("_save", "_state")
+
+    def __init__(self, save: SaveJob, state: str) -> None:
+        self._save = save
+        self._state = state
+
+    def done(self) -> bool:
+        """Whether the state is reached, or can't be any more. Does not wait."""
+        self._save._check_process()
+        return self._save._job.settled(self._state)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the state is reached, or can't be any more. Ctrl-C ends the waiting.
+
+        Args:
+            timeout: Seconds to wait at most; None for as long as it takes.
+
+        Returns:
+            bool. Whether that is so.
+        """
+        return self._save._wait(timeout, self._state)
+
+    def result(self, timeout: float | None = None) -> float:
+        """Wait for the state and tell when it was reached.
+
+        Args:
+            timeout: Seconds to wait at most; None for as long as it takes.
+
+        Returns:
+            float. Seconds from the call of save_checkpoint.
+
+        Raises:
+            TimeoutError: The state is not reached yet.
+            OSError: The file system said no.
+            RuntimeError: A device failed, the save was cancelled, or it was not to be durable.
+        """
+        if not self.wait(timeout):
+            raise TimeoutError(f"the save of {self._save.path!r} is not that far after {timeout} s")
+        try:
+            seconds = self._save._job.reached(self._state)
+        except Exception:
+            self._save._asked = True
+            raise
+        if seconds is None:
+            raise RuntimeError(f"{self._save.path!r} was saved with durable=False")
+        return seconds
+
+    def exception(self, timeout: float | None = None) -> Exception | None:
+        """Wait for the state; return what `result()` would raise, None when it was reached.
+
+        Raises:
+            TimeoutError: The state is not reached yet.
+        """
+        if not self.wait(timeout):
+            raise TimeoutError(f"the save of {self._save.path!r} is not that far after {timeout} s")
+        try:
+            self.result()
+        except Exception as error:
+            return error
+        return None
+
+
 class SaveJob:
     """One save under way, as `save_checkpoint(..., async_save=True)` returns it.
 
-    The data was copied before the job was returned, so the parameters may change at once. The save
-    goes on whether or not the job is kept; the interpreter waits for it at exit. A failure is
-    raised by `result()`; one that nobody asked about is raised by the next `save_checkpoint`, or
-    reported on stderr at exit.
+    What is saved are the values as of the call (with snapshot='lazy', if they stay until the
+    `fence`). The save goes on whether or not the job is kept; the interpreter waits for it at exit.
+    A failure is raised by `result()`; one that nobody asked about is raised by the next
+    `save_checkpoint`, or reported on stderr at exit.
+
+    Attributes:
+        staged: Nothing is read from the tensors any more: they may change, and be freed.
+        written: Every byte is with the file system, still under another name.
+        durable: On storage and under its name. A save with durable=False never is.
 
     All methods may be called from any thread, but in the process that started the save only.
 
@@ -50,6 +124,9 @@ class SaveJob:
         "_pid",
         "_progress",
         "_reporting",
+        "durable",
+        "staged",
+        "written",
     )
 
     def __init__(
@@ -63,6 +140,9 @@ class SaveJob:
         # Whether somebody was told how it ended, as the caller of a synchronous save always is.
         self._asked = not is_async
         self._pid = os.getpid()
+        self.staged = Milestone(self, "staged")
+        self.written = Milestone(self, "written")
+        self.durable = Milestone(self, "durable")
 
     @property
     def path(self) -> str:
@@ -92,14 +172,46 @@ class SaveJob:
         Returns:
             bool. Whether the save has ended, well or not.
         """
+        return self._wait(timeout, None)
+
+    def fence(self, stream: object = None, device: str | None = None) -> None:
+        """Make a stream wait until the tensors may be overwritten; for snapshot='lazy'.
+
+        To be called before the work that overwrites them is put into the stream, such as the step
+        of the optimizer. The stream waits on the device; the host waits only until the save has
+        put its copies into its own stream (a moment; as long as they take, where there was no
+        memory for a snapshot), or for tensors in host memory. Without a stream the host waits.
+        With another `snapshot` the streams that made the tensors wait by themselves.
+
+        Args:
+            stream: A stream of CuPy, torch, torch_npu or Numba, or the driver's handle of one; None
+                to wait here.
+            device: Where the stream is, such as 'cuda:1'; None for the first device saved from.
+
+        Raises:
+            TypeError: `stream` is no stream.
+            ValueError: Nothing is saved from a device.
+            RuntimeError: The device failed.
+        """
+        self._check_process()
+        if stream is None:
+            self.staged.wait()
+        else:
+            self._job.fence(raw_stream(stream), device)
+
+    def _wait(self, timeout: float | None, state: str | None) -> bool:
+        """Until a state is settled, or the end for None."""
         self._check_process()
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             left = _POLL_SECONDS if deadline is None else max(0.0, deadline - time.monotonic())
-            ended = self._job.wait(min(left, _POLL_SECONDS))
-            self._report(ended)
-            if ended or left == 0.0:
-                return ended
+            seconds = min(left, _POLL_SECONDS)
+            job = self._job
+            reached = job.wait(seconds) if state is None else job.wait_for(state, seconds)
+            job.release_arrays()
+            self._report(reached if state is None else job.done())
+            if reached or left == 0.0:
+                return reached
 
     def result(self, timeout: float | None = None) -> SaveStats:
         """Wait for the end of the save and tell what it took.
@@ -109,9 +221,12 @@ class SaveJob:
 
         Returns:
             dict. `path`; `nbytes` (of the file), `payload_nbytes` (of tensor data), `records`,
-            `blocks`, `num_threads`, `durable` (synced to storage); wall-clock `seconds`, of which
-            `snapshot_seconds` for the copy before save_checkpoint returned and `publish_seconds`
-            for sync and rename; and, summed over the threads, `fill_seconds`, `checksum_seconds`,
+            `blocks`, `num_threads`, `durable` (synced to storage); `snapshot` ('none', 'host',
+            'device', 'lazy') and `snapshot_reason` (why, where it was picked); wall-clock
+            `seconds`, of which `snapshot_seconds` for the snapshot before save_checkpoint returned
+            and `publish_seconds` for sync and rename; `staged_seconds`, `written_seconds` and
+            `durable_seconds` from the call to each state (0 when not durable); and, summed over
+            the threads, `copy_seconds` (waiting for devices), `fill_seconds`, `checksum_seconds`,
             `seal_seconds`, `write_seconds`.
 
         Raises:
@@ -131,6 +246,16 @@ class SaveJob:
         """
         self._await_end(timeout)
         return self._failure()
+
+    def trace(self) -> list[tuple[str, int, int, float, float]]:
+        """What a save with trace=True has done so far: a tuple for each stage of each block.
+
+        The stage ('copy' from a device, 'wait' for it, 'fill', 'checksum', 'seal', 'write'), the
+        worker thread (-1 for a device's copies), the block's number, and when it began and ended,
+        in seconds from the call of save_checkpoint.
+        """
+        self._check_process()
+        return self._job.trace()
 
     def __repr__(self) -> str:
         if os.getpid() != self._pid:
@@ -283,6 +408,8 @@ class RunningSaves:
     def forget_settled(self) -> None:
         """Let go of the jobs that have ended and whose end somebody was told."""
         with self._lock:
+            for save in self._jobs:
+                save._job.release_arrays()
             self._jobs = [save for save in self._jobs if not save.done() or _is_untold(save)]
 
 

@@ -1,4 +1,4 @@
-"""Tensor and Parameter: one NumPy array each, with MindSpore's names for things."""
+"""Tensor and Parameter: an array each, in host memory or a device's, with MindSpore's names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from mindckpt.arrays import Array, host_array, type_name
+from mindckpt.arrays import Array, payload_of, type_name
+from mindckpt.device_arrays import DeviceData
 from mindckpt.dtypes import BY_NUMPY, DType, float32, float64, from_numpy, hifloat8, uint8
 
 _Self = TypeVar("_Self", bound="Tensor")
@@ -21,9 +22,9 @@ class Tensor:
     """An array with a checkpoint type, over the memory of what it was made from.
 
     Args:
-        data: A NumPy array, another Tensor, or any tensor that `save_checkpoint` takes, none of
-            which is copied; or a number, or nested lists of numbers: int becomes Int64, float
-            Float32, bool Bool.
+        data: A NumPy array, another Tensor, or any tensor that `save_checkpoint` takes, on a device
+            too, none of which is copied; or a number, or nested lists of numbers: int becomes
+            Int64, float Float32, bool Bool.
         dtype: The type to have, a DType or a NumPy dtype; the data is converted (and then copied)
             as NumPy's `astype` does. Default: the data's own.
 
@@ -45,7 +46,7 @@ class Tensor:
     __slots__ = ("__weakref__", "_array", "_dtype")
 
     # What it holds is read by its own module and by `records`, which handles thousands at a time.
-    _array: Array
+    _array: Array | DeviceData
     _dtype: DType
 
     def __init__(self, data: object, dtype: DType | npt.DTypeLike | None = None) -> None:
@@ -81,11 +82,20 @@ class Tensor:
         return self._array.nbytes
 
     def asnumpy(self) -> Array:
-        """The elements as a NumPy array: the memory itself, not a copy.
+        """The elements as a NumPy array: the memory itself, not a copy, unless it is a device's.
 
         bfloat16 and float8 come as ml_dtypes' types, HiFloat8 as uint8 codes, Int4 as int8.
         """
-        return self._array
+        array = self._array
+        return array.to_host() if isinstance(array, DeviceData) else array
+
+    @property
+    def device(self) -> str:
+        """Where the elements are: 'cpu', or a device such as 'cuda:0'."""
+        array = self._array
+        if isinstance(array, DeviceData) and not isinstance(array.payload, bytes):
+            return array.payload.device
+        return "cpu"
 
     def set_data(self: _Self, data: object, slice_shape: bool = False) -> _Self:
         """Take other data, converted to this tensor's dtype; not copied if it has that dtype.
@@ -108,19 +118,27 @@ class Tensor:
         return self
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
-        array = self._array
+        if isinstance(self._array, DeviceData) and copy is False:
+            raise ValueError(f"a tensor on {self.device} becomes an array by a copy only")
+        array = self.asnumpy()
         if dtype is None or np.dtype(dtype) == array.dtype:
-            return array.copy() if copy else array
+            return array.copy() if copy and array is self._array else array
         if copy is False:
             raise ValueError(f"{array.dtype} does not become {np.dtype(dtype)} without a copy")
         return array.astype(dtype)
 
     def __dlpack__(self, **options: Any) -> Any:
-        """NumPy's DLPack capsule; BufferError for what NumPy can't export, such as bfloat16."""
+        """A DLPack capsule; in host memory NumPy's, which can't export bfloat16: BufferError."""
         return self._array.__dlpack__(**options)
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return self._array.__dlpack_device__()
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        if isinstance(self._array, DeviceData):
+            return self._array.interface()
+        raise AttributeError("a tensor in host memory")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(shape={self.shape}, dtype={self.dtype})"
@@ -198,7 +216,7 @@ class Parameter(Tensor):
         )
 
 
-def loaded_parameter(array: Array, dtype: DType, name: str) -> Parameter:
+def loaded_parameter(array: Array | DeviceData, dtype: DType, name: str) -> Parameter:
     """A Parameter over an array that is known to be of `dtype`; cheap, for thousands of them."""
     parameter = Parameter.__new__(Parameter)
     parameter._array = array
@@ -208,7 +226,7 @@ def loaded_parameter(array: Array, dtype: DType, name: str) -> Parameter:
     return parameter
 
 
-def converted(array: Array, dtype: DType, wanted: DType) -> Array:
+def converted(array: Array | DeviceData, dtype: DType, wanted: DType) -> Array | DeviceData:
     """An array of type `dtype` as one of type `wanted`: itself where nothing has to change.
 
     Raises:
@@ -219,10 +237,12 @@ def converted(array: Array, dtype: DType, wanted: DType) -> Array:
         return array
     if dtype is hifloat8 or (wanted is hifloat8 and dtype is not uint8):
         raise TypeError(f"no conversion from {dtype} to {wanted}")
+    if isinstance(array, DeviceData):
+        array = array.to_host()
     return array.astype(wanted.numpy, copy=False)
 
 
-def _array_of(data: object) -> tuple[Array, DType]:
+def _array_of(data: object) -> tuple[Array | DeviceData, DType]:
     """Data as a user may give it, and its own type, which for Python's floats is Float32."""
     if type(data) is np.ndarray:
         dtype = BY_NUMPY.get(data.dtype)
@@ -231,21 +251,25 @@ def _array_of(data: object) -> tuple[Array, DType]:
     array, dtype = _array_and_dtype(data)
     if dtype is float64 and _is_of_python_numbers(data):
         with np.errstate(over="ignore"):
-            return array.astype(np.float32), float32
+            return converted(array, dtype, float32), float32
     return array, dtype
 
 
-def _array_as(data: object, wanted: DType) -> Array:
+def _array_as(data: object, wanted: DType) -> Array | DeviceData:
     array, dtype = _array_and_dtype(data)
     return converted(array, dtype, wanted)
 
 
-def _array_and_dtype(data: object) -> tuple[Array, DType]:
+def _array_and_dtype(data: object) -> tuple[Array | DeviceData, DType]:
     if isinstance(data, Tensor):
         return data._array, data._dtype
     if isinstance(data, np.generic) or _is_of_python_numbers(data):
-        return host_array(np.array(data), "data")
-    return host_array(data, "data", "a tensor, an array, a number or nested lists of numbers")
+        data = np.array(data)
+    accepted = "a tensor, an array, a number or nested lists of numbers"
+    payload, dtype, shape = payload_of(data, "data", accepted)
+    if isinstance(payload, np.ndarray):
+        return payload, dtype
+    return DeviceData(payload, dtype, shape), dtype
 
 
 def _is_of_python_numbers(data: object) -> bool:

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mindckpt.arrays import Array, host_array, is_mindspore_parameter, type_name
+from mindckpt.arrays import Array, is_mindspore_parameter, payload_of, type_name
+from mindckpt.device_arrays import DeviceData
 from mindckpt.dtypes import BY_NAME, BY_NUMPY
 from mindckpt.errors import CheckpointError
 from mindckpt.parameter import Parameter, Tensor, loaded_parameter
 from mindckpt.selection import NameFilter
 
 if TYPE_CHECKING:
-    from mindckpt._core import Entry, Record
+    from mindckpt._core import DeviceArray, Entry, Record
 
 ParameterDict = dict[str, Parameter | str | list[npt.NDArray[Any]]]
 
@@ -164,11 +165,18 @@ def _record(
         if dtype is not None:
             return name, dtype.name, value.shape, value
     elif isinstance(value, Tensor):
-        return name, value._dtype.name, value._array.shape, value._array
+        array = value._array
+        if type(array) is np.ndarray:
+            return name, value._dtype.name, array.shape, array
+        return name, value._dtype.name, array.shape, _payload(array)
     elif isinstance(value, str):
         return _string_record(name, value)
-    array, dtype = host_array(value, f"{argument}[{name!r}]", accepted)
-    return name, dtype.name, array.shape, array
+    payload, dtype, shape = payload_of(value, f"{argument}[{name!r}]", accepted)
+    return name, dtype.name, shape, payload
+
+
+def _payload(array: Array | DeviceData) -> Array | DeviceArray | bytes:
+    return array.payload if isinstance(array, DeviceData) else array
 
 
 def _appended_record(name: str, value: object) -> Record:

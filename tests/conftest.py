@@ -1,10 +1,12 @@
-"""Settings of the suite. Its helpers are golden, wire, frames, schema and support beside it."""
+"""Settings of the suite. Its helpers are the modules beside it that are no tests."""
 
 import tempfile
 from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 from hypothesis.configuration import set_hypothesis_home_dir
+
+import stand_in
 
 # Its caches stay out of the tree that is tested.
 set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "mindckpt-hypothesis")
@@ -18,3 +20,6 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 settings.load_profile("mindckpt")
+
+# A driver that was looked for and not found is not looked for again.
+stand_in.preload()

@@ -394,7 +394,8 @@ job.result()
 
 INTERRUPTED = """
 import os, signal, sys, time
-signal.signal(signal.SIGINT, signal.default_int_handler)  # nohup has it ignored, and that is inherited
+# Under nohup it is ignored, and that is inherited.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import numpy as np
 from mindckpt import load_checkpoint, save_checkpoint
 folder, cipher = sys.argv[1:]

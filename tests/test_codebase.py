@@ -21,9 +21,9 @@ from support import run_python
 PACKAGE = Path(mindckpt.__file__).parent
 STUB = ast.parse((PACKAGE / "_core.pyi").read_text(encoding="utf-8"))
 MODULES = sorted(
-    f"mindckpt.{found.name}"
-    for found in pkgutil.iter_modules([str(PACKAGE)])
-    if found.name != "_core"
+    found.name
+    for found in pkgutil.walk_packages([str(PACKAGE)], "mindckpt.")
+    if found.name != "mindckpt._core"
 )
 PUBLIC = [
     "CheckpointError",

@@ -13,6 +13,7 @@ enum class ErrorKind {
   kChecksum,         // the file's CRC does not match its bytes
   kDecryption,       // wrong key or mode, or the file was tampered with
   kUnavailable,      // this machine lacks what was asked for
+  kDevice,           // a device's driver refused a call
   kCancelled,        // the caller asked to stop
   kInternal,         // a bug in mindckpt
 };

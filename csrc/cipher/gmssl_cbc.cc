@@ -1,9 +1,8 @@
-#include <dlfcn.h>
-
 #include <algorithm>
 #include <array>
 #include <cstring>
 
+#include "base/dynamic_library.h"
 #include "base/error.h"
 #include "cipher/cbc.h"
 #include "cipher/secret.h"
@@ -37,20 +36,19 @@ struct Gmssl {
 const Gmssl& gmssl() {
   static const Gmssl loaded = [] {
     Gmssl api;
-    void* library = ::dlopen("libgmssl.so.3", RTLD_NOW | RTLD_LOCAL);
-    if (library == nullptr) library = ::dlopen("libgmssl.so", RTLD_NOW | RTLD_LOCAL);
-    if (library == nullptr) return api;
-    const auto find = [library](auto& function, std::initializer_list<const char*> names) {
-      for (const char* name : names) {
-        if (void* symbol = ::dlsym(library, name); symbol != nullptr && function == nullptr) {
-          std::memcpy(&function, &symbol, sizeof(symbol));
-        }
-      }
-    };
-    find(api.set_encrypt_key, {"sm4_set_encrypt_key"});
-    find(api.set_decrypt_key, {"sm4_set_decrypt_key"});
-    find(api.cbc_encrypt, {"sm4_cbc_encrypt_blocks", "sm4_cbc_encrypt"});  // 3.1.1 renamed it
-    find(api.cbc_decrypt, {"sm4_cbc_decrypt_blocks", "sm4_cbc_decrypt"});
+    std::string why;
+    auto library = DynamicLibrary::load("libgmssl.so.3", DynamicLibrary::Symbols::kAtOnce, why);
+    if (!library) {
+      library = DynamicLibrary::load("libgmssl.so", DynamicLibrary::Symbols::kAtOnce, why);
+    }
+    if (!library) return api;
+    api.set_encrypt_key = library->symbol("sm4_set_encrypt_key");
+    api.set_decrypt_key = library->symbol("sm4_set_decrypt_key");
+    api.cbc_encrypt = library->symbol("sm4_cbc_encrypt_blocks");
+    api.cbc_decrypt = library->symbol("sm4_cbc_decrypt_blocks");
+    // 3.1.1 renamed them.
+    if (api.cbc_encrypt == nullptr) api.cbc_encrypt = library->symbol("sm4_cbc_encrypt");
+    if (api.cbc_decrypt == nullptr) api.cbc_decrypt = library->symbol("sm4_cbc_decrypt");
     return api;
   }();
   return loaded;

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "checksum/crc32.h"
+#include "engine/uploads.h"
 
 namespace mindckpt {
 
@@ -23,6 +24,7 @@ struct Destination {
   uint64_t begin;
   uint64_t nbytes;
   std::byte* data;
+  const Device* device;  // nullptr: the host
 
   uint64_t end() const noexcept { return begin + nbytes; }
 };
@@ -42,40 +44,69 @@ class Loader {
     for (const Target& target : targets) {
       std::byte* to = target.data;
       for (const Slice& slice : index.entries[target.entry].slices) {
-        if (slice.nbytes > 0) destinations_.push_back({slice.begin, slice.nbytes, to});
+        if (slice.nbytes > 0)
+          destinations_.push_back({slice.begin, slice.nbytes, to, target.device});
         to += slice.nbytes;
       }
+      if (target.device != nullptr) devices_.push_back(target.device);
     }
     MINDCKPT_CHECK(std::ranges::is_sorted(destinations_, {}, &Destination::begin));
   }
 
-  void run(int num_threads, const CancelFlag& cancel) {
+  void run(const LoadRun& run) {
     if (check_crc_ && !index_.crc) {
       throw Error(ErrorKind::kChecksum,
                   "crc_check: the file has no CRC to check: it was saved without, or cut off");
     }
+    if (!devices_.empty()) {
+      MINDCKPT_CHECK(run.staging != nullptr);
+      uploads_ = std::make_unique<Uploads>(devices_, *run.staging, run.producers, run.num_threads);
+    }
     const std::vector<Range> ranges = sealed_ != nullptr ? frames_to_open() : ranges_to_read();
     crcs_.resize(check_crc_ ? ranges.size() : 0);
-    std::vector<Buffer> staging(static_cast<size_t>(num_threads));
-    for_each_item(0, ranges.size(), num_threads, cancel, [&](uint64_t item, int worker) {
-      const Range& range = ranges[item];
-      Buffer& buffer = staging[static_cast<size_t>(worker)];
-      if (sealed_ != nullptr) {
-        open_frame(range, item, buffer);
-      } else {
-        read_range(range, item, buffer);
-      }
+    std::vector<Buffer> buffers(static_cast<size_t>(run.num_threads));
+    for_each_item(0, ranges.size(), run.num_threads, run.cancel, [&](uint64_t item, int worker) {
+      load_range(ranges[item], item, worker, buffers[static_cast<size_t>(worker)], run.cancel);
     });
+    if (uploads_) uploads_->finish();
     if (check_crc_) compare_crc(ranges);
   }
 
  private:
+  void load_range(const Range& range, size_t item, int worker, Buffer& buffer,
+                  const CancelFlag& cancel) {
+    const uint64_t nbytes =
+        sealed_ != nullptr ? range.frame->header.ciphertext_nbytes : range.end - range.begin;
+    const bool in_staging = uploads_ != nullptr && nbytes <= uploads_->most_nbytes();
+    ByteSpan staging;
+    if (in_staging) {
+      staging = uploads_->begin(worker, nbytes, cancel);
+    } else {
+      buffer.reserve(nbytes);
+      staging = buffer.span();
+    }
+    const ByteView bytes =
+        sealed_ != nullptr ? open_frame(range, item, staging) : read_range(range, item, staging);
+    if (uploads_ == nullptr) return;
+    for_each_destination(range,
+                         [&](uint64_t begin, uint64_t part, std::byte* to, const Device* device) {
+                           if (device == nullptr) return;
+                           const ByteView from = bytes.subspan(begin - range.begin, part);
+                           if (in_staging) {
+                             uploads_->copy(worker, *device, to, from);
+                           } else {
+                             uploads_->copy_through(worker, *device, to, from, cancel);
+                           }
+                         });
+    if (in_staging) uploads_->submit(worker);
+  }
+
   // A plain file: everything when it is summed, else the wanted content, neighbours together.
   std::vector<Range> ranges_to_read() const {
     std::vector<Range> ranges;
-    const auto add = [&ranges](uint64_t begin, uint64_t end) {
-      for (; begin < end; begin += kReadBytes)
-        ranges.push_back({begin, std::min(begin + kReadBytes, end)});
+    const uint64_t most = uploads_ ? std::min(kReadBytes, uploads_->most_nbytes()) : kReadBytes;
+    const auto add = [&](uint64_t begin, uint64_t end) {
+      for (; begin < end; begin += most) ranges.push_back({begin, std::min(begin + most, end)});
     };
     if (check_crc_) {
       add(0, index_.records_nbytes);
@@ -112,53 +143,59 @@ class Loader {
     return ranges;
   }
 
-  void open_frame(const Range& range, size_t item, Buffer& staging) {
-    const Frame& frame = *range.frame;
-    staging.reserve(frame.header.ciphertext_nbytes);
-    const ByteView plain = sealed_->open(frame, staging.span());
-    for_each_destination(range, [&](uint64_t begin, uint64_t nbytes, std::byte* to) {
-      std::memcpy(to, plain.data() + (begin - range.begin), nbytes);
-    });
+  // Returns the block's plaintext, in `staging`.
+  ByteView open_frame(const Range& range, size_t item, ByteSpan staging) {
+    const ByteView plain = sealed_->open(*range.frame, staging);
+    for_each_destination(range,
+                         [&](uint64_t begin, uint64_t nbytes, std::byte* to, const Device* device) {
+                           if (device == nullptr)
+                             std::memcpy(to, plain.data() + (begin - range.begin), nbytes);
+                         });
     compare_headers(range, plain);
     if (check_crc_) {
       // The trailer itself, at the end, is not summed.
       const uint64_t end = std::min(range.end, index_.records_nbytes);
       if (range.begin < end) crcs_[item] = crc32_update(0, plain.first(end - range.begin));
     }
+    return plain;
   }
 
-  // Content goes straight to its place; what lies between goes to `staging`.
-  void read_range(const Range& range, size_t item, Buffer& staging) {
-    staging.reserve(kReadBytes);
+  // Content in host memory goes straight to its place, the rest to `staging`, which is returned.
+  ByteView read_range(const Range& range, size_t item, ByteSpan staging) {
     std::vector<ByteSpan> pieces;
     uint64_t at = range.begin;
     const auto read_aside = [&](uint64_t end) {
-      // Each at its own place in the staging buffer: headers are compared afterwards.
-      if (end > at) pieces.push_back(staging.span().subspan(at - range.begin, end - at));
+      // Each at its own place: headers are compared, and content is uploaded, from there.
+      if (end > at) pieces.push_back(staging.subspan(at - range.begin, end - at));
     };
-    for_each_destination(range, [&](uint64_t begin, uint64_t nbytes, std::byte* to) {
-      read_aside(begin);
-      pieces.push_back({to, nbytes});
-      at = begin + nbytes;
-    });
+    for_each_destination(range,
+                         [&](uint64_t begin, uint64_t nbytes, std::byte* to, const Device* device) {
+                           if (device != nullptr) return;
+                           read_aside(begin);
+                           pieces.push_back({to, nbytes});
+                           at = begin + nbytes;
+                         });
     read_aside(range.end);
     file_.read_at(range.begin, pieces);
     if (check_crc_) {
       uint32_t crc = 0;
       for (const ByteSpan piece : pieces) crc = crc32_update(crc, piece);
       crcs_[item] = crc;
-      compare_headers(range, staging.span());
+      compare_headers(range, staging);
     }
+    return staging;
   }
 
-  // body(begin, nbytes, data) for every part of a destination that lies in the range, in order.
+  // body(begin, nbytes, data, device) for every part of a destination that lies in the range, in
+  // order.
   template <typename Body>
   void for_each_destination(const Range& range, const Body& body) const {
     auto destination = std::ranges::upper_bound(destinations_, range.begin, {}, &Destination::end);
     for (; destination != destinations_.end() && destination->begin < range.end; ++destination) {
       const uint64_t begin = std::max(destination->begin, range.begin);
       const uint64_t end = std::min(destination->end(), range.end);
-      body(begin, end - begin, destination->data + (begin - destination->begin));
+      body(begin, end - begin, destination->data + (begin - destination->begin),
+           destination->device);
     }
   }
 
@@ -196,7 +233,9 @@ class Loader {
   const Index& index_;
   bool check_crc_;
   std::vector<Destination> destinations_;
-  std::vector<uint32_t> crcs_;  // one a range
+  std::vector<const Device*> devices_;  // of the destinations; may repeat
+  std::unique_ptr<Uploads> uploads_;    // nullptr: there are none
+  std::vector<uint32_t> crcs_;          // one a range
 };
 
 }  // namespace
@@ -280,10 +319,10 @@ void CheckpointFile::check_no_run(std::vector<Iv> numbers) const {
   }
 }
 
-void CheckpointFile::read(std::span<const Target> targets, bool check_crc, int num_threads,
-                          const CancelFlag& cancel) const {
+void CheckpointFile::read(std::span<const Target> targets, bool check_crc,
+                          const LoadRun& run) const {
   try {
-    Loader(file_, sealed_.get(), index_, targets, check_crc).run(num_threads, cancel);
+    Loader(file_, sealed_.get(), index_, targets, check_crc).run(run);
   } catch (const Error& error) {
     if (!error.path().empty()) throw;
     throw Error(error.kind(), error.what(), file_.path());

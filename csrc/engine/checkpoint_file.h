@@ -10,6 +10,7 @@
 #include "base/workers.h"
 #include "cipher/cipher.h"
 #include "cipher/sealed_source.h"
+#include "engine/copy_lanes.h"
 #include "image/index.h"
 #include "storage/source.h"
 
@@ -18,7 +19,18 @@ namespace mindckpt {
 // Where an entry's content goes.
 struct Target {
   size_t entry;
-  std::byte* data;  // room for the entry's nbytes
+  std::byte* data;                 // room for the entry's nbytes
+  const Device* device = nullptr;  // whose memory that is; nullptr: the host's
+};
+
+// How a load is run. All are borrowed.
+struct LoadRun {
+  int num_threads;
+  const CancelFlag& cancel;
+  // For targets in devices' memory: what is pinned, and the streams that may still use that memory.
+  // The devices' copies take any alignment (Backend::copy_alignment is 1).
+  StagingPools* staging = nullptr;
+  std::vector<Producer> producers;
 };
 
 // An open checkpoint: its records are found, its payloads not read yet.
@@ -34,13 +46,12 @@ class CheckpointFile {
   bool is_encrypted() const noexcept { return sealed_ != nullptr; }
   const FileSource& file() const noexcept { return file_; }
 
-  // Reads the content of `targets`, in the order of their entries in the file, each entry once, on
-  // `num_threads` threads. Of a sealed file, every block is checked that holds some of it or of the
-  // record headers; of another encrypted file, every block. With `check_crc` everything is read and
-  // summed: Error(kChecksum) when the sum is wrong or the file has none. What was read is not to be
-  // used when this throws.
-  void read(std::span<const Target> targets, bool check_crc, int num_threads,
-            const CancelFlag& cancel) const;
+  // Reads the content of `targets`, in the order of their entries in the file, each entry once. Of
+  // a sealed file, every block is checked that holds some of it or of the record headers; of
+  // another encrypted file, every block. With `check_crc` everything is read and summed:
+  // Error(kChecksum) when the sum is wrong or the file has none. What was read is not to be used
+  // when this throws.
+  void read(std::span<const Target> targets, bool check_crc, const LoadRun& run) const;
 
  private:
   void read_sealed_index();

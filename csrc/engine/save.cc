@@ -11,20 +11,45 @@ namespace mindckpt {
 
 namespace {
 
+// Adds its own lifetime to a stage, and to the trace.
+class StageSpan {
+ public:
+  StageSpan(StageTime& time, Trace* trace, const char* stage, int worker, uint64_t block)
+      : time_(time),
+        trace_(trace),
+        stage_(stage),
+        worker_(worker),
+        block_(block),
+        begin_(Clock::now()) {}
+  ~StageSpan() {
+    const auto end = Clock::now();
+    time_.add(end - begin_);
+    if (trace_ != nullptr) trace_->add(stage_, worker_, block_, begin_, end);
+  }
+  StageSpan(const StageSpan&) = delete;
+  StageSpan& operator=(const StageSpan&) = delete;
+
+ private:
+  StageTime& time_;
+  Trace* trace_;
+  const char* stage_;
+  int worker_;
+  uint64_t block_;
+  Clock::time_point begin_;
+};
+
 // A plain block of few pieces is written from where they lie, without a copy.
 constexpr size_t kMaxPiecesInPlace = 8;
 
 class Saver {
  public:
-  Saver(FileImage& image, const SealPlan& seal, Sink& sink, int num_threads,
-        const CancelFlag& cancel, std::atomic<uint64_t>& written)
+  Saver(FileImage& image, const SealPlan& seal, BlockFeed& feed, Sink& sink, const SaveRun& run)
       : image_(image),
         seal_(seal),
+        feed_(feed),
         sink_(sink),
-        num_threads_(num_threads),
-        cancel_(cancel),
-        written_(written),
-        staging_(static_cast<size_t>(num_threads)),
+        run_(run),
+        staging_(static_cast<size_t>(run.num_threads)),
         crcs_(image.has_crc() ? image.num_blocks() : 0) {}
 
   void run() {
@@ -33,19 +58,21 @@ class Saver {
     const uint64_t blocks = image_.num_blocks();
     const uint64_t first_late =
         image_.has_crc() ? image_.records_nbytes() / image_.block_bytes() : blocks;
-    for_each_item(0, first_late, num_threads_, cancel_,
-                  [this](uint64_t block, int worker) { save_block(block, worker); });
-    if (image_.has_crc()) finish_crc(first_late);
-    for_each_item(first_late, blocks, 1, cancel_,
-                  [this](uint64_t block, int worker) { save_block(block, worker); });
+    for_each_item(0, first_late, run_.num_threads, run_.cancel, [this](uint64_t block, int worker) {
+      save_block({block, worker}, take({block, worker}));
+    });
+    if (image_.has_crc()) save_late_blocks(first_late);
+    if (blocks == 0 && run_.on_staged) run_.on_staged();
+    if (run_.on_written) run_.on_written();
   }
 
   void report(SaveStats& stats) const {
     stats.nbytes = seal_.file_nbytes(image_);
     stats.payload_nbytes = image_.payload_nbytes();
-    stats.records = image_.num_tensors();
+    stats.records = image_.tensors().size();
     stats.blocks = image_.num_blocks();
-    stats.num_threads = num_threads_;
+    stats.num_threads = run_.num_threads;
+    stats.copy_seconds = copy_.seconds();
     stats.fill_seconds = fill_.seconds();
     stats.checksum_seconds = checksum_.seconds();
     stats.seal_seconds = seal_time_.seconds();
@@ -53,31 +80,72 @@ class Saver {
   }
 
  private:
+  // What one worker keeps from block to block.
   struct Staging {
     Buffer plain;
     Buffer frame;
   };
 
-  void save_block(uint64_t block, int worker) {
-    Staging& staging = staging_[static_cast<size_t>(worker)];
-    const uint64_t nbytes = image_.block_nbytes(block);
-    const std::vector<ByteView> plain = fill(image_.block_begin(block), nbytes, staging.plain,
-                                             seal_.cipher ? 1 : kMaxPiecesInPlace);
-    if (image_.has_crc()) crcs_[block] = checksum(plain);
+  // A block, and who works on it.
+  struct Turn {
+    uint64_t block;
+    int worker;
+  };
+
+  StageSpan span(StageTime& time, const char* stage, Turn turn) const {
+    return {time, run_.trace, stage, turn.worker, turn.block};
+  }
+
+  BlockFeed::Block take(Turn turn) {
+    const StageSpan timed = span(copy_, "wait", turn);
+    return feed_.take(turn.block);
+  }
+
+  void save_block(Turn turn, BlockFeed::Block taken) {
+    const uint64_t block = turn.block;
+    Staging& staging = staging_[static_cast<size_t>(turn.worker)];
+    // Where the payloads themselves are read to the end, and not a copy of them.
+    const bool has_lease = static_cast<bool>(taken.lease);
+    const std::vector<ByteView> plain =
+        fill(taken.pieces, turn, seal_.cipher ? 1 : kMaxPiecesInPlace);
+    const bool is_copy = has_lease || is_in(staging.plain, plain);
+    if (is_copy) count_staged();
+    if (image_.has_crc()) crcs_[block] = checksum(plain, turn);
     const uint64_t begin = seal_.block_begin(image_, block);
     if (seal_.cipher) {
-      const ByteView frame = seal_block(block, plain.front(), staging.frame);
-      write(begin, {&frame, 1});
+      const ByteView frame = seal_block(turn, plain.front());
+      give_back(taken);
+      if (!is_copy) count_staged();
+      write(turn, begin, {&frame, 1});
     } else {
-      write(begin, plain);
+      write(turn, begin, plain);
+      give_back(taken);
+      if (!is_copy) count_staged();
     }
   }
 
-  // The bytes of a range: where they lie when that is in at most `most_pieces` places, else copied
-  // together in `staging`.
-  std::vector<ByteView> fill(uint64_t begin, uint64_t nbytes, Buffer& staging, size_t most_pieces) {
-    const StageTime::Span span(fill_);
-    const std::vector<FileImage::Piece> pieces = image_.pieces(begin, nbytes);
+  // Its room goes to a block to come.
+  void give_back(BlockFeed::Block& taken) {
+    if (!taken.lease) return;
+    taken.lease = {};
+    feed_.refill();
+  }
+
+  static bool is_in(const Buffer& buffer, const std::vector<ByteView>& views) {
+    return views.size() == 1 && views.front().data() == buffer.data();
+  }
+
+  void count_staged() {
+    const uint64_t staged = staged_blocks_.fetch_add(1, std::memory_order_acq_rel) + 1;
+    if (staged == image_.num_blocks() && run_.on_staged) run_.on_staged();
+  }
+
+  // The pieces where they lie when they are at most `most_pieces`, else copied together in the
+  // worker's buffer.
+  std::vector<ByteView> fill(const std::vector<FileImage::Piece>& pieces, Turn turn,
+                             size_t most_pieces) {
+    const StageSpan timed = span(fill_, "fill", turn);
+    Buffer& staging = staging_[static_cast<size_t>(turn.worker)].plain;
     const bool in_place = pieces.size() <= most_pieces &&
                           std::ranges::all_of(pieces, [](const FileImage::Piece& piece) {
                             return piece.payload == nullptr || piece.payload->is_payload();
@@ -102,58 +170,75 @@ class Saver {
       }
       to += piece.nbytes;
     }
-    return {ByteView(staging.data(), nbytes)};
+    return {ByteView(staging.data(), static_cast<size_t>(to - staging.data()))};
   }
 
-  uint32_t checksum(std::span<const ByteView> pieces) {
-    const StageTime::Span span(checksum_);
+  uint32_t checksum(std::span<const ByteView> pieces, Turn turn) {
+    const StageSpan timed = span(checksum_, "checksum", turn);
     uint32_t crc = 0;
     for (const ByteView piece : pieces) crc = crc32_update(crc, piece);
     return crc;
   }
 
-  ByteView seal_block(uint64_t block, ByteView plain, Buffer& staging) {
-    const StageTime::Span span(seal_time_);
+  ByteView seal_block(Turn turn, ByteView plain) {
+    const StageSpan timed = span(seal_time_, "seal", turn);
+    Buffer& staging = staging_[static_cast<size_t>(turn.worker)].frame;
     const Cipher& cipher = *seal_.cipher;
     const uint64_t nbytes = cipher.frame_nbytes(plain.size());
     staging.reserve(cipher.frame_nbytes(image_.block_bytes()));
-    const Iv iv = cipher.iv_of(cipher.block_number(seal_.base, block));
+    const Iv iv = cipher.iv_of(cipher.block_number(seal_.base, turn.block));
     cipher.seal(plain, iv, staging.span().first(nbytes));
     return staging.span().first(nbytes);
   }
 
-  void write(uint64_t begin, std::span<const ByteView> pieces) {
-    const StageTime::Span span(write_);
+  void write(Turn turn, uint64_t begin, std::span<const ByteView> pieces) {
+    const StageSpan timed = span(write_, "write", turn);
     sink_.write_at(begin, pieces);
     for (const ByteView piece : pieces) {
-      written_.fetch_add(piece.size(), std::memory_order_relaxed);
+      run_.written.fetch_add(piece.size(), std::memory_order_relaxed);
     }
   }
 
-  // Combines the finished blocks' checksums with that of the records' rest, in the blocks to come.
-  void finish_crc(uint64_t first_late) {
+  // The block in which the records end, and what follows it. Its records are summed first, with the
+  // finished blocks'; then the trailer's bytes, to which its pieces point, are set.
+  void save_late_blocks(uint64_t first_late) {
     uint32_t crc = 0;
     for (uint64_t block = 0; block < first_late; ++block) {
       crc = crc32_concat(crc, crcs_[block], image_.block_nbytes(block));
     }
-    const uint64_t rest = image_.block_begin(first_late);
-    const uint64_t nbytes = image_.records_nbytes() - rest;
-    if (nbytes > 0) {
-      const auto pieces = fill(rest, nbytes, staging_[0].plain, kMaxPiecesInPlace);
-      crc = crc32_concat(crc, checksum(pieces), nbytes);
+    BlockFeed::Block taken = take({first_late, 0});
+    uint64_t rest = image_.records_nbytes() - image_.block_begin(first_late);
+    if (rest > 0) {
+      std::vector<FileImage::Piece> records;
+      for (FileImage::Piece piece : taken.pieces) {
+        piece.nbytes = std::min(piece.nbytes, rest);
+        if (piece.payload == nullptr) piece.literal = piece.literal.first(piece.nbytes);
+        if (piece.nbytes > 0) records.push_back(piece);
+        rest -= piece.nbytes;
+      }
+      const auto views = fill(records, {first_late, 0}, kMaxPiecesInPlace);
+      const uint64_t nbytes = image_.records_nbytes() - image_.block_begin(first_late);
+      crc = crc32_concat(crc, checksum(views, {first_late, 0}), nbytes);
     }
     image_.set_crc(crc);
+    for (uint64_t block = first_late; block < image_.num_blocks(); ++block) {
+      if (block > first_late) taken = take({block, 0});
+      if (run_.cancel.load(std::memory_order_relaxed)) {
+        throw Error(ErrorKind::kCancelled, "cancelled");
+      }
+      save_block({block, 0}, std::move(taken));
+    }
   }
 
   FileImage& image_;
   const SealPlan& seal_;
+  BlockFeed& feed_;
   Sink& sink_;
-  int num_threads_;
-  const CancelFlag& cancel_;
-  std::atomic<uint64_t>& written_;
+  const SaveRun& run_;
   std::vector<Staging> staging_;  // one a worker
   std::vector<uint32_t> crcs_;    // one a block
-  StageTime fill_, checksum_, seal_time_, write_;
+  std::atomic<uint64_t> staged_blocks_{0};
+  StageTime copy_, fill_, checksum_, seal_time_, write_;
 };
 
 }  // namespace
@@ -178,14 +263,14 @@ uint64_t SealPlan::file_nbytes(const FileImage& image) const {
   return block_begin(image, last) + cipher->frame_nbytes(image.block_nbytes(last));
 }
 
-void save(FileImage& image, const SealPlan& seal, Sink& sink, int num_threads,
-          const CancelFlag& cancel, std::atomic<uint64_t>& written, SaveStats& stats) {
-  Saver saver(image, seal, sink, num_threads, cancel, written);
+void save(FileImage& image, const SealPlan& seal, BlockFeed& feed, Sink& sink, const SaveRun& run,
+          SaveStats& stats) {
+  Saver saver(image, seal, feed, sink, run);
   saver.run();
   saver.report(stats);
   const auto start = Clock::now();
   sink.sync();
-  if (cancel.load(std::memory_order_relaxed)) throw Error(ErrorKind::kCancelled, "cancelled");
+  if (run.cancel.load(std::memory_order_relaxed)) throw Error(ErrorKind::kCancelled, "cancelled");
   sink.commit();
   stats.publish_seconds = seconds_since(start);
 }

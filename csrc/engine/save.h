@@ -2,11 +2,14 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 
 #include "base/workers.h"
 #include "cipher/cipher.h"
+#include "engine/block_feed.h"
 #include "engine/stats.h"
+#include "engine/trace.h"
 #include "image/file_image.h"
 #include "storage/sink.h"
 
@@ -28,12 +31,23 @@ struct SealPlan {
 // whole pages, because a write that begins inside a page costs a read or a second visit of it.
 uint64_t default_block_bytes(bool sealed, int num_threads);
 
-// Sends every block of the image through fill, checksum, seal and write, on `num_threads` threads,
-// and publishes the file. Blocks are independent; each one's place in the file is known beforehand.
-// `written` counts the file's bytes as they are written. Fills in the stats' counts and stages.
-// Throws the first error; then nothing is published. The image's payloads must not change
-// meanwhile.
-void save(FileImage& image, const SealPlan& seal, Sink& sink, int num_threads,
-          const CancelFlag& cancel, std::atomic<uint64_t>& written, SaveStats& stats);
+// How a save is run, and what watches it. All are borrowed.
+struct SaveRun {
+  int num_threads;
+  const CancelFlag& cancel;
+  std::atomic<uint64_t>& written;  // counts the file's bytes as they are written
+  // Called once each, from any thread: nothing is read from the payloads any more; every byte is
+  // with the sink. May be empty.
+  std::function<void()> on_staged;
+  std::function<void()> on_written;
+  Trace* trace = nullptr;  // where each stage of each block is noted
+};
+
+// Sends every block of the image through fill, checksum, seal and write, and publishes the file.
+// Blocks are independent; each one's place in the file is known beforehand. Fills in the stats'
+// counts and stages. Throws the first error; then nothing is published. The image's payloads must
+// not change until they are staged.
+void save(FileImage& image, const SealPlan& seal, BlockFeed& feed, Sink& sink, const SaveRun& run,
+          SaveStats& stats);
 
 }  // namespace mindckpt

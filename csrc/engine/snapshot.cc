@@ -1,50 +1,219 @@
 #include "engine/snapshot.h"
 
 #include <algorithm>
-#include <vector>
+#include <fstream>
+#include <limits>
+#include <string>
+#include <utility>
 
+#include "base/error.h"
 #include "base/workers.h"
 
 namespace mindckpt {
 
 namespace {
-constexpr uint64_t kCopyBytes = uint64_t{4} << 20;
-constexpr uint64_t kAlignment = 64;  // a cache line, so that no two copies write to one
+
+constexpr uint64_t kHostCopyBytes = uint64_t{4} << 20;
+// An event after each: the sooner one happens, the sooner its bytes are written.
+constexpr uint64_t kMarkBytes = uint64_t{16} << 20;
+// A cache line for host copies, so that no two write to one; what devices like for theirs.
+constexpr uint64_t kAlignment = 256;
+
+constexpr uint64_t align_up(uint64_t nbytes) {
+  return (nbytes + kAlignment - 1) / kAlignment * kAlignment;
+}
 
 }  // namespace
 
-Buffer snapshot_payloads(FileImage& image, int num_threads) {
+PayloadSizes payload_sizes(const FileImage& image) {
+  PayloadSizes sizes;
+  for (const TensorRef& tensor : image.tensors()) {
+    (tensor.device == nullptr ? sizes.host_nbytes : sizes.device_nbytes) += tensor.nbytes;
+  }
+  return sizes;
+}
+
+uint64_t available_host_memory() {
+  uint64_t available = std::numeric_limits<uint64_t>::max();
+  std::ifstream meminfo("/proc/meminfo");
+  for (std::string field; meminfo >> field;) {
+    uint64_t kib = 0;
+    if (field == "MemAvailable:" && meminfo >> kib) available = kib << 10;
+    meminfo.ignore(std::numeric_limits<std::streamsize>::max(), '\n');
+  }
+  uint64_t limit = 0;
+  uint64_t used = 0;
+  std::ifstream limit_file("/sys/fs/cgroup/memory.max");
+  std::ifstream used_file("/sys/fs/cgroup/memory.current");
+  if (limit_file >> limit && used_file >> used) {
+    available = std::min(available, limit > used ? limit - used : 0);
+  }
+  return available;
+}
+
+Snapshot::~Snapshot() {
+  // Also when a copy failed: what is in the stream must have ended before its memory goes.
+  for (const Part& part : parts_) part.lane->stream.drain();
+  for (Part& part : parts_) part.lane->staging.snapshots.keep(std::move(part.on_host));
+}
+
+void Snapshot::copy_host_payloads(FileImage& image, int num_threads) {
+  // What was put on its way to the host by copy_to_host is none of them, and not there yet.
+  const auto is_callers = [this](const TensorRef& tensor) {
+    return tensor.device == nullptr && part_with(tensor.layout.data) == nullptr;
+  };
   uint64_t total = 0;
-  image.relocate_payloads([&](const HostLayout& layout, uint64_t nbytes) {
-    total += (nbytes + kAlignment - 1) / kAlignment * kAlignment;
-    return layout;
-  });
-  Buffer buffer(total);
+  for (const TensorRef& tensor : image.tensors()) {
+    if (is_callers(tensor)) total += align_up(tensor.nbytes);
+  }
+  host_ = Buffer(total);
   std::vector<HostLayout> sources;
-  std::byte* to = buffer.data();
-  struct Part {
+  std::byte* to = host_.data();
+  struct Copy {
     size_t source;
     uint64_t begin;
     uint64_t nbytes;
     std::byte* to;
   };
-  std::vector<Part> parts;
-  image.relocate_payloads([&](const HostLayout& layout, uint64_t nbytes) {
-    for (uint64_t begin = 0; begin < nbytes; begin += kCopyBytes) {
-      parts.push_back({sources.size(), begin, std::min(kCopyBytes, nbytes - begin), to + begin});
+  std::vector<Copy> copies;
+  image.relocate_payloads([&](TensorRef& tensor) {
+    if (!is_callers(tensor)) return;
+    for (uint64_t begin = 0; begin < tensor.nbytes; begin += kHostCopyBytes) {
+      const uint64_t nbytes = std::min(kHostCopyBytes, tensor.nbytes - begin);
+      copies.push_back({sources.size(), begin, nbytes, to + begin});
     }
-    sources.push_back(layout);
-    HostLayout moved;
-    moved.data = to;
-    to += (nbytes + kAlignment - 1) / kAlignment * kAlignment;
-    return moved;
+    sources.push_back(std::move(tensor.layout));
+    tensor.layout = {};
+    tensor.layout.data = to;
+    to += align_up(tensor.nbytes);
   });
   const CancelFlag never{false};
-  for_each_item(0, parts.size(), num_threads, never, [&](uint64_t item, int) {
-    const Part& part = parts[item];
-    copy_payload(sources[part.source], part.begin, {part.to, part.nbytes});
+  for_each_item(0, copies.size(), num_threads, never, [&](uint64_t item, int) {
+    const Copy& copy = copies[item];
+    copy_payload(sources[copy.source], copy.begin, {copy.to, copy.nbytes});
   });
-  return buffer;
+}
+
+// From here on the destructor waits for what is put into the streams.
+std::span<Snapshot::Part> Snapshot::adopt(std::vector<Part> parts) {
+  MINDCKPT_CHECK(parts_.empty());
+  parts_ = std::move(parts);
+  return parts_;
+}
+
+void Snapshot::copy_on_devices(FileImage& image, const CopyLanes& lanes) {
+  std::vector<Part> parts;
+  for (const auto& lane : lanes.all()) {
+    uint64_t nbytes = 0;
+    for (const TensorRef& tensor : image.tensors()) {
+      // A payload keeps its place within the alignment that the device's copies need.
+      if (tensor.device == &lane->device) nbytes += align_up(tensor.nbytes) + kAlignment;
+    }
+    Part part;
+    part.lane = lane.get();
+    part.on_device = DeviceMemory(lane->device, nbytes);
+    parts.push_back(std::move(part));
+  }
+  for (Part& part : adopt(std::move(parts))) {
+    const DeviceBinding binding(part.lane->device);
+    std::vector<DeviceStream::Copy> copies;
+    std::byte* to = part.on_device.data();
+    image.relocate_payloads([&](TensorRef& tensor) {
+      if (tensor.device != &part.lane->device) return;
+      const AlignedCopy copy = part.lane->aligned(tensor.layout.data, tensor.nbytes);
+      copies.push_back({to, copy.from, copy.nbytes});
+      tensor.layout.data = to + copy.skew;
+      to += align_up(copy.nbytes);
+    });
+    part.lane->stream.copy(copies, CopyDirection::kOnDevice);
+    part.copied = std::make_unique<DeviceEvent>(part.lane->device, EventUse::kHost);
+    part.copied->record(part.lane->stream.get());
+  }
+}
+
+void Snapshot::copy_to_host(FileImage& image, const CopyLanes& lanes) {
+  std::vector<Part> parts;
+  for (const auto& lane : lanes.all()) {
+    uint64_t nbytes = 0;
+    for (const TensorRef& tensor : image.tensors()) {
+      if (tensor.device == &lane->device) nbytes += align_up(tensor.nbytes) + kAlignment;
+    }
+    Part part;
+    part.lane = lane.get();
+    part.on_host = lane->staging.snapshots.take(nbytes);
+    parts.push_back(std::move(part));
+  }
+  for (Part& part : adopt(std::move(parts))) {
+    CopyLane& lane = *part.lane;
+    const DeviceBinding binding(lane.device);
+    std::byte* const begin = part.on_host.data();
+    std::byte* to = begin;
+    std::vector<DeviceStream::Copy> copies;
+    uint64_t pending = 0;
+    const auto enqueue = [&](std::byte* end) {
+      lane.stream.copy(copies, CopyDirection::kToHost);
+      copies.clear();
+      pending = 0;
+      DeviceEvent event(lane.device, EventUse::kHost);
+      event.record(lane.stream.get());
+      part.marks.push_back({static_cast<uint64_t>(end - begin), std::move(event)});
+    };
+    image.relocate_payloads([&](TensorRef& tensor) {
+      if (tensor.device != &lane.device) return;
+      const AlignedCopy copy = lane.aligned(tensor.layout.data, tensor.nbytes);
+      for (uint64_t at = 0; at < copy.nbytes; at += kMarkBytes) {
+        const uint64_t nbytes = std::min(kMarkBytes, copy.nbytes - at);
+        copies.push_back({to + at, copy.from + at, nbytes});
+        pending += nbytes;
+        if (pending >= kMarkBytes) enqueue(to + at + nbytes);
+      }
+      tensor.layout.data = to + copy.skew;
+      tensor.device = nullptr;
+      to += align_up(copy.nbytes);
+    });
+    if (!copies.empty()) enqueue(to);
+    part.copied = std::make_unique<DeviceEvent>(lane.device, EventUse::kHost);
+    part.copied->record(lane.stream.get());
+  }
+}
+
+// The part whose pinned memory the pointer is in, if any.
+const Snapshot::Part* Snapshot::part_with(const std::byte* pointer) const {
+  for (const Part& part : parts_) {
+    const std::byte* const begin = part.on_host.data();
+    if (begin != nullptr && pointer >= begin && pointer < begin + part.on_host.size()) return &part;
+  }
+  return nullptr;
+}
+
+void Snapshot::wait_for(ByteView bytes) const {
+  const Part* const part = part_with(bytes.data());
+  if (part == nullptr) return;
+  const auto end = static_cast<uint64_t>(bytes.data() + bytes.size() - part->on_host.data());
+  const auto mark = std::ranges::lower_bound(part->marks, end, {}, &Part::Mark::end);
+  MINDCKPT_CHECK(mark != part->marks.end());
+  const auto needed = static_cast<size_t>(mark - part->marks.begin()) + 1;
+  if (part->arrived->load(std::memory_order_acquire) >= needed) return;
+  const DeviceBinding binding(part->lane->device);
+  mark->event.sync();
+  // Copies of one stream arrive in order: what several threads store is never taken for more.
+  part->arrived->store(needed, std::memory_order_release);
+}
+
+void Snapshot::hold_up(const std::vector<Producer>& producers) const {
+  for (const Producer& producer : producers) {
+    const DeviceBinding binding(*producer.device);
+    for (const Part& part : parts_) {
+      stream_wait(*producer.device, producer.stream, *part.copied);
+    }
+  }
+}
+
+void Snapshot::wait_until_copied() const {
+  for (const Part& part : parts_) {
+    const DeviceBinding binding(part.lane->device);
+    part.copied->sync();
+  }
 }
 
 }  // namespace mindckpt

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <string>
 
 namespace mindckpt {
 
@@ -15,23 +16,10 @@ inline double seconds_since(Clock::time_point start) {
 // Nanoseconds spent in one stage, summed over threads.
 class StageTime {
  public:
-  // Adds its own lifetime.
-  class Span {
-   public:
-    explicit Span(StageTime& stage) : stage_(stage), start_(Clock::now()) {}
-    ~Span() {
-      const auto spent =
-          std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start_);
-      stage_.nanoseconds_.fetch_add(spent.count(), std::memory_order_relaxed);
-    }
-    Span(const Span&) = delete;
-    Span& operator=(const Span&) = delete;
-
-   private:
-    StageTime& stage_;
-    Clock::time_point start_;
-  };
-
+  void add(Clock::duration spent) noexcept {
+    const auto nanoseconds = std::chrono::duration_cast<std::chrono::nanoseconds>(spent);
+    nanoseconds_.fetch_add(nanoseconds.count(), std::memory_order_relaxed);
+  }
   double seconds() const noexcept {
     return static_cast<double>(nanoseconds_.load(std::memory_order_relaxed)) * 1e-9;
   }
@@ -48,9 +36,16 @@ struct SaveStats {
   uint64_t blocks = 0;
   int num_threads = 0;
   bool durable = false;
-  double seconds = 0;  // the whole save, wall clock
+  double seconds = 0;  // the whole save, wall clock, without waiting for one before it
   double snapshot_seconds = 0;
-  double fill_seconds = 0;  // the four stages, summed over threads
+  std::string snapshot;         // how the payloads were kept: "none", "host", "device", "lazy"
+  std::string snapshot_reason;  // why this one, where it was picked
+  double staged_seconds = 0;    // from the call to each state of the save
+  double written_seconds = 0;
+  double durable_seconds = 0;  // 0: not durable
+  double copy_seconds =
+      0;  // waiting for copies from devices; the five stages are summed over threads
+  double fill_seconds = 0;
   double checksum_seconds = 0;
   double seal_seconds = 0;
   double write_seconds = 0;

@@ -86,7 +86,7 @@ std::vector<FileImage::Piece> FileImage::pieces(uint64_t offset, uint64_t nbytes
       found.push_back({nullptr, 0, as_bytes(literals_).subspan(source, in_piece), in_piece});
     } else {
       const TensorRef& tensor = tensors_[static_cast<size_t>(segment->tensor)];
-      found.push_back({&tensor.layout, source, {}, in_piece});
+      found.push_back({&tensor.layout, source, {}, in_piece, tensor.device});
     }
     offset += in_piece;
   }

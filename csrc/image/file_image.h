@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/bytes.h"
+#include "device/device.h"
 #include "device/host.h"
 #include "image/seal.h"
 
@@ -18,7 +19,8 @@ struct TensorRef {
   std::string type;           // as stored, such as "Float32"
   std::vector<int64_t> dims;  // as stored; a string's differ from its layout
   HostLayout layout;
-  uint64_t nbytes = 0;  // of the payload
+  uint64_t nbytes = 0;             // of the payload
+  const Device* device = nullptr;  // whose memory `layout`, then contiguous, is in; nullptr: host
 };
 
 struct ImageOptions {
@@ -38,6 +40,7 @@ class FileImage {
     uint64_t offset;            // where in the payload
     ByteView literal;           // the bytes, when literal
     uint64_t nbytes;
+    const Device* device = nullptr;  // as TensorRef's
   };
 
   static FileImage plan(std::vector<TensorRef> tensors, const ImageOptions& options);
@@ -47,7 +50,7 @@ class FileImage {
   uint64_t records_nbytes() const noexcept { return records_nbytes_; }
   bool has_crc() const noexcept { return records_nbytes_ != nbytes_; }
   uint64_t payload_nbytes() const noexcept { return payload_nbytes_; }
-  size_t num_tensors() const noexcept { return tensors_.size(); }
+  const std::vector<TensorRef>& tensors() const noexcept { return tensors_; }
 
   uint64_t block_bytes() const noexcept { return block_bytes_; }
   uint64_t num_blocks() const noexcept { return (nbytes_ + block_bytes_ - 1) / block_bytes_; }
@@ -62,10 +65,10 @@ class FileImage {
   // The pieces of [offset, offset + nbytes), in order.
   std::vector<Piece> pieces(uint64_t offset, uint64_t nbytes) const;
 
-  // Moves every payload: relocate(layout, payload_nbytes) -> HostLayout. For snapshots.
-  template <std::invocable<const HostLayout&, uint64_t> Relocate>
+  // For snapshots: relocate(tensor) may change where the payload is, its layout and device.
+  template <std::invocable<TensorRef&> Relocate>
   void relocate_payloads(Relocate&& relocate) {
-    for (TensorRef& tensor : tensors_) tensor.layout = relocate(tensor.layout, tensor.nbytes);
+    for (TensorRef& tensor : tensors_) relocate(tensor);
   }
 
  private:

@@ -5,12 +5,15 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <charconv>
 #include <chrono>
 #include <future>
 #include <map>
 #include <memory>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -19,7 +22,10 @@
 #include "base/workers.h"
 #include "cipher/cipher.h"
 #include "cipher/sm4.h"
+#include "device/registry.h"
+#include "device/staging.h"
 #include "engine/checkpoint_file.h"
+#include "engine/device_copy.h"
 #include "engine/job.h"
 #include "image/element_type.h"
 #include "python/dlpack.h"
@@ -67,6 +73,7 @@ void set_python_error(const Error& error) {
     case ErrorKind::kDecryption:
       return raise("DecryptionError");
     case ErrorKind::kUnavailable:
+    case ErrorKind::kDevice:
     case ErrorKind::kCancelled:
     case ErrorKind::kInternal:
       PyErr_SetString(PyExc_RuntimeError, error.what());
@@ -109,6 +116,165 @@ uint64_t swap_nbytes(const py::dtype& dtype) {
   return dtype.kind() == 'c' ? itemsize / 2 : itemsize;
 }
 
+// ---- devices
+
+// What this process knows of devices. Never destroyed: threads may be using it when the interpreter
+// ends, and drivers take back what a process leaves.
+struct Runtime {
+  DeviceRegistry devices;
+  StagingPools staging;
+};
+
+Runtime& runtime() {
+  static auto* const only = new Runtime;
+  return *only;
+}
+
+// The contiguous memory of a tensor on a device, kept alive by its owner.
+class DeviceArray {
+ public:
+  DeviceArray(const Device& device, uintptr_t pointer, uint64_t nbytes,
+              std::optional<uintptr_t> stream, py::object owner)
+      : device_(&device),
+        pointer_(pointer),
+        nbytes_(nbytes),
+        stream_(stream),
+        owner_(std::move(owner)) {}
+
+  // By the pointer, or on the device of that name; None where it is no device's.
+  static std::unique_ptr<DeviceArray> find(uintptr_t pointer, uint64_t nbytes,
+                                           std::optional<uintptr_t> stream, py::object owner,
+                                           const std::optional<std::string>& name) {
+    const Device* device = nullptr;
+    if (name) {
+      device = &named(*name);
+    } else {
+      const py::gil_scoped_release release;
+      device = runtime().devices.device_of(reinterpret_cast<const void*>(pointer));
+    }
+    if (device == nullptr) return nullptr;
+    return std::make_unique<DeviceArray>(*device, pointer, nbytes, stream, std::move(owner));
+  }
+
+  // New memory of a device, owned by what this returns.
+  static std::unique_ptr<DeviceArray> allocate(const std::string& name, uint64_t nbytes) {
+    const Device& device = named(name);
+    std::unique_ptr<DeviceMemory> memory;
+    {
+      const py::gil_scoped_release release;
+      memory = std::make_unique<DeviceMemory>(device, nbytes);
+    }
+    const auto pointer = reinterpret_cast<uintptr_t>(memory->data());
+    py::capsule owner(memory.get(), [](void* held) { delete static_cast<DeviceMemory*>(held); });
+    memory.release();
+    return std::make_unique<DeviceArray>(device, pointer, nbytes, std::nullopt, std::move(owner));
+  }
+
+  // "cuda:1", or "cuda" for its first.
+  static const Device& named(const std::string& name) {
+    const size_t colon = name.find(':');
+    int32_t ordinal = 0;
+    if (colon != std::string::npos) {
+      const char* const end = name.data() + name.size();
+      const auto parsed = std::from_chars(name.data() + colon + 1, end, ordinal);
+      if (parsed.ec != std::errc() || parsed.ptr != end || ordinal < 0) {
+        throw py::value_error("no device is called '" + name + "'");
+      }
+    }
+    const py::gil_scoped_release release;
+    return runtime().devices.device(std::string_view(name).substr(0, colon), ordinal);
+  }
+
+  py::array_t<uint8_t> to_host() const {
+    auto buffer = std::make_unique<Buffer>(nbytes_);
+    {
+      const py::gil_scoped_release release;
+      const CancelFlag never{false};
+      copy_from_device(runtime().staging.of(*device_), stream(),
+                       reinterpret_cast<const std::byte*>(pointer_), buffer->span(), never);
+    }
+    auto* const data = reinterpret_cast<uint8_t*>(buffer->data());
+    const py::capsule owner(buffer.get(), [](void* held) { delete static_cast<Buffer*>(held); });
+    buffer.release();
+    return py::array_t<uint8_t>({static_cast<py::ssize_t>(nbytes_)}, {}, data, owner);
+  }
+
+  void assign(const py::array& from) const {
+    if (!is_c_contiguous(from) || static_cast<uint64_t>(from.nbytes()) != nbytes_) {
+      throw py::value_error("only a contiguous array of the same length can be assigned");
+    }
+    const ByteView bytes(static_cast<const std::byte*>(from.data()), nbytes_);
+    const py::gil_scoped_release release;
+    const CancelFlag never{false};
+    copy_to_device(runtime().staging.of(*device_), stream(), bytes,
+                   reinterpret_cast<std::byte*>(pointer_), never);
+  }
+
+  const Device& device() const { return *device_; }
+  const std::string& device_name() const { return device_->name(); }
+  int32_t ordinal() const { return device_->ordinal(); }
+  int32_t dlpack_device_type() const { return device_->backend().dlpack_device_type(); }
+  size_t copy_alignment() const { return device_->backend().copy_alignment(); }
+  uintptr_t pointer() const { return pointer_; }
+  uint64_t nbytes() const { return nbytes_; }
+  std::optional<void*> stream() const {
+    if (!stream_) return std::nullopt;
+    return reinterpret_cast<void*>(*stream_);
+  }
+
+ private:
+  const Device* device_;
+  uintptr_t pointer_;
+  uint64_t nbytes_;
+  std::optional<uintptr_t> stream_;
+  py::object owner_;
+};
+
+py::list backends() {
+  using namespace py::literals;
+  std::vector<BackendInfo> found;
+  {
+    const py::gil_scoped_release release;
+    found = runtime().devices.list();
+  }
+  py::list list;
+  for (const BackendInfo& info : found) {
+    list.append(py::dict("name"_a = info.name, "origin"_a = info.origin, "version"_a = info.version,
+                         "device_count"_a = info.device_count, "unusable"_a = info.unusable));
+  }
+  return list;
+}
+
+void add_backend(const py::capsule& capsule, const std::string& origin) {
+  const auto* table = static_cast<const mindckpt_device_backend*>(
+      PyCapsule_GetPointer(capsule.ptr(), MINDCKPT_DEVICE_ENTRY));
+  if (table == nullptr) throw py::error_already_set();
+  runtime().devices.add(table, origin);
+}
+
+std::string load_backend(const py::str& path) {
+  const std::string resolved = file_system_path(path);
+  const py::gil_scoped_release release;
+  return runtime().devices.load_plugin(resolved);
+}
+
+py::list staging_stats() {
+  using namespace py::literals;
+  py::list list;
+  for (const DeviceStaging* staging : runtime().staging.all()) {
+    const StagingPool::Stats stats = staging->pool.stats();
+    list.append(
+        py::dict("device"_a = staging->device.name(), "limit_nbytes"_a = stats.limit_nbytes,
+                 "pinned_nbytes"_a = stats.pinned_nbytes, "in_use_nbytes"_a = stats.in_use_nbytes,
+                 "peak_in_use_nbytes"_a = stats.peak_in_use_nbytes, "leases"_a = stats.leases,
+                 "waits"_a = stats.waits, "snapshot_nbytes"_a = staging->snapshots.pinned_nbytes(),
+                 "kept_snapshot_nbytes"_a = staging->snapshots.kept_nbytes()));
+  }
+  return list;
+}
+
+// ---- tensors
+
 HostLayout layout_of(const py::array& array) {
   HostLayout layout;
   layout.data = static_cast<const std::byte*>(array.data());
@@ -138,7 +304,11 @@ TensorRef tensor_ref(const py::handle& record) {
     return tensor;
   }
   if (!py::isinstance<py::array>(payload)) {
-    throw py::type_error("parameter '" + tensor.name + "': a payload is an ndarray or bytes");
+    const auto* array = py::cast<const DeviceArray*>(payload);
+    tensor.layout.data = reinterpret_cast<const std::byte*>(array->pointer());
+    tensor.nbytes = array->nbytes();
+    tensor.device = &array->device();
+    return tensor;
   }
   const auto array = py::reinterpret_borrow<py::array>(payload);
   const char kind = array.dtype().kind();
@@ -162,17 +332,27 @@ py::dict stats_dict(const std::string& path, const SaveStats& stats) {
       "path"_a = decoded_path(path), "nbytes"_a = stats.nbytes,
       "payload_nbytes"_a = stats.payload_nbytes, "records"_a = stats.records,
       "blocks"_a = stats.blocks, "num_threads"_a = stats.num_threads, "durable"_a = stats.durable,
+      "snapshot"_a = stats.snapshot, "snapshot_reason"_a = stats.snapshot_reason,
       "seconds"_a = stats.seconds, "snapshot_seconds"_a = stats.snapshot_seconds,
+      "staged_seconds"_a = stats.staged_seconds, "written_seconds"_a = stats.written_seconds,
+      "durable_seconds"_a = stats.durable_seconds, "copy_seconds"_a = stats.copy_seconds,
       "fill_seconds"_a = stats.fill_seconds, "checksum_seconds"_a = stats.checksum_seconds,
       "seal_seconds"_a = stats.seal_seconds, "write_seconds"_a = stats.write_seconds,
       "publish_seconds"_a = stats.publish_seconds);
 }
 
+SaveState parse_state(const std::string& name) {
+  if (name == "staged") return SaveState::kStaged;
+  if (name == "written") return SaveState::kWritten;
+  if (name == "durable") return SaveState::kDurable;
+  throw py::value_error("no state of a save is called '" + name + "'");
+}
+
 // A SaveJob with what its thread reads: the arrays live until it has ended.
 class PyJob {
  public:
-  PyJob(std::shared_ptr<SaveJob> job, std::string path, py::object arrays)
-      : job_(std::move(job)), path_(std::move(path)), arrays_(std::move(arrays)) {}
+  PyJob(std::shared_ptr<SaveJob> job, std::string path, py::object arrays, const Device* device)
+      : job_(std::move(job)), path_(std::move(path)), arrays_(std::move(arrays)), device_(device) {}
   ~PyJob() {
     // In a forked child the thread does not exist, and a thread of the parent may have been
     // waiting: the locks are in no state to be destroyed. What little there is stays.
@@ -199,13 +379,33 @@ class PyJob {
   }
 
   bool wait(std::optional<double> timeout) const {
-    if (!started_) throw std::runtime_error("the job was not started");
+    check_started();
     const py::gil_scoped_release release;
-    if (!timeout) return job_->wait(std::nullopt);
-    // Clamped, because a clock's range is: a day, or a year, is as good as for ever.
-    const double seconds = std::clamp(*timeout, 0.0, 3e7);
-    return job_->wait(Clock::now() + std::chrono::duration_cast<Clock::duration>(
-                                         std::chrono::duration<double>(seconds)));
+    return job_->wait(deadline(timeout));
+  }
+  bool wait_for(const std::string& name, std::optional<double> timeout) const {
+    check_started();
+    const SaveState state = parse_state(name);
+    const py::gil_scoped_release release;
+    return job_->wait(state, deadline(timeout));
+  }
+  bool settled(const std::string& state) const { return job_->settled(parse_state(state)); }
+  std::optional<double> reached(const std::string& state) const {
+    return job_->reached(parse_state(state));
+  }
+  bool is_synchronous() const { return job_->is_synchronous(); }
+
+  // The stream is one of the device of that name, else of the first one that is saved from.
+  void fence(uintptr_t stream, const std::optional<std::string>& device_name) const {
+    check_started();
+    const Device* device = device_name ? &DeviceArray::named(*device_name) : device_;
+    if (device == nullptr) throw py::value_error("the save is from no device: no stream can wait");
+    const py::gil_scoped_release release;
+    job_->fence({device, reinterpret_cast<void*>(stream)});
+  }
+  // What is not read any more need not be kept.
+  void release_arrays() {
+    if (job_->settled(SaveState::kStaged)) arrays_ = py::none();
   }
   bool started() const { return started_; }
   bool done() const { return job_->done(); }
@@ -214,18 +414,65 @@ class PyJob {
     return {job_->written_nbytes(), job_->file_nbytes()};
   }
   py::dict result() const { return stats_dict(path_, job_->result()); }
+  py::list trace() const {
+    py::list entries;
+    for (const Trace::Entry& entry : job_->trace()) {
+      entries.append(py::make_tuple(entry.stage, entry.worker, entry.block, entry.begin_seconds,
+                                    entry.end_seconds));
+    }
+    return entries;
+  }
 
  private:
+  void check_started() const {
+    if (!started_) throw std::runtime_error("the job was not started");
+  }
+  static std::optional<Clock::time_point> deadline(std::optional<double> timeout) {
+    if (!timeout) return std::nullopt;
+    // Clamped, because a clock's range is: a day, or a year, is as good as for ever.
+    const double seconds = std::clamp(*timeout, 0.0, 3e7);
+    return Clock::now() +
+           std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
+  }
+
   std::shared_ptr<SaveJob> job_;
   std::string path_;
   py::object arrays_;
+  const Device* device_;  // the first one, if any
   bool started_ = false;
 };
+
+SnapshotPolicy parse_snapshot(const std::string& name) {
+  if (name == "none") return SnapshotPolicy::kNone;
+  if (name == "host") return SnapshotPolicy::kHost;
+  if (name == "device") return SnapshotPolicy::kDevice;
+  if (name == "lazy") return SnapshotPolicy::kLazy;
+  if (name == "auto") return SnapshotPolicy::kAuto;
+  throw py::value_error("no snapshot policy is called '" + name + "'");
+}
+
+// The streams in which the tensors of a save were made, each once.
+void add_producer(SaveRequest& request, const DeviceArray& array,
+                  std::optional<uintptr_t> known_stream) {
+  const std::optional<void*> stream =
+      known_stream ? reinterpret_cast<void*>(*known_stream) : array.stream();
+  if (!stream) {
+    request.has_unknown_producer = true;
+    return;
+  }
+  const auto same = [&](const Producer& producer) {
+    return producer.stream == *stream && producer.device == &array.device();
+  };
+  if (std::ranges::none_of(request.producers, same)) {
+    request.producers.push_back({&array.device(), *stream});
+  }
+}
 
 std::unique_ptr<PyJob> prepare_save(const py::sequence& records, const py::str& path, bool crc,
                                     bool durable, const std::optional<py::bytes>& key,
                                     const std::string& mode, int num_threads, uint64_t block_bytes,
-                                    bool snapshot) {
+                                    const std::string& snapshot, std::optional<uintptr_t> stream,
+                                    bool trace) {
   if (num_threads < 0) throw py::value_error("num_threads must not be negative");
   if (block_bytes > kMaxBlockBytes) throw py::value_error("block_bytes must be at most 64 MiB");
   SaveRequest request;
@@ -235,20 +482,35 @@ std::unique_ptr<PyJob> prepare_save(const py::sequence& records, const py::str& 
   request.cipher = make_cipher(key, mode);
   request.num_threads = num_threads;
   request.block_bytes = block_bytes;
-  request.snapshot = snapshot;
+  request.snapshot = parse_snapshot(snapshot);
+  request.trace = trace;
+  request.staging = &runtime().staging;
   // Taken once: a sequence of the caller's might answer differently the second time.
   const py::list kept(records);
   request.tensors.reserve(kept.size());
-  for (const py::handle record : kept) request.tensors.push_back(tensor_ref(record));
+  const Device* first_device = nullptr;
+  bool all_on_host = true;
+  for (const py::handle record : kept) {
+    request.tensors.push_back(tensor_ref(record));
+    if (request.tensors.back().device == nullptr) continue;
+    all_on_host = false;
+    const py::object payload = py::cast<py::tuple>(record)[3];
+    const auto* array = py::cast<const DeviceArray*>(payload);
+    if (first_device == nullptr) first_device = &array->device();
+    add_producer(request, *array, stream);
+  }
 
   const std::string resolved = request.path;
+  // Host memory that was copied need not be kept; device memory may still be read.
+  const bool copied = all_on_host && request.snapshot != SnapshotPolicy::kNone &&
+                      request.snapshot != SnapshotPolicy::kLazy;
   std::shared_ptr<SaveJob> job;
   {
     const py::gil_scoped_release release;
     job = std::make_shared<SaveJob>(std::move(request));
   }
   return std::make_unique<PyJob>(std::move(job), resolved,
-                                 snapshot ? py::object(py::none()) : py::object(kept));
+                                 copied ? py::object(py::none()) : py::object(kept), first_device);
 }
 
 // ---- loading
@@ -353,7 +615,7 @@ class PyReader {
                 bool check_crc, int num_threads) const {
     if (num_threads < 0) throw py::value_error("num_threads must not be negative");
     if (num_threads == 0) num_threads = default_num_threads();
-    check_request(indices, dtypes);
+    check_indices(indices, dtypes.size());
     ArrayMemory memory;
     std::vector<Target> targets;
     targets.reserve(indices.size());
@@ -362,17 +624,47 @@ class PyReader {
       const Entry& entry = file_->entries()[indices[i]];
       const ArrayMemory::Place place = memory.take(entry.nbytes);
       arrays[i] = make_array(entry, dtypes[i], place.data, place.owner);
-      targets.push_back({indices[i], place.data});
+      targets.push_back({indices[i], place.data, nullptr});
     }
     std::ranges::sort(targets, {}, &Target::entry);
-    run_interruptibly(
-        [&](const CancelFlag& cancel) { file_->read(targets, check_crc, num_threads, cancel); });
+    run_interruptibly([&](const CancelFlag& cancel) {
+      file_->read(targets, check_crc, {num_threads, cancel, nullptr, {}});
+    });
     return arrays;
+  }
+
+  // The same into memory of devices, all of one backend whose copies take any alignment.
+  void read_into(const std::vector<size_t>& indices, const std::vector<DeviceArray*>& arrays,
+                 bool check_crc, int num_threads) const {
+    if (num_threads < 0) throw py::value_error("num_threads must not be negative");
+    if (num_threads == 0) num_threads = default_num_threads();
+    check_indices(indices, arrays.size());
+    std::vector<Target> targets;
+    std::vector<Producer> producers;
+    for (size_t i = 0; i < indices.size(); ++i) {
+      const DeviceArray& array = *arrays[i];
+      if (array.nbytes() != file_->entries()[indices[i]].nbytes) {
+        throw py::value_error("an array has not the length of its entry");
+      }
+      targets.push_back(
+          {indices[i], reinterpret_cast<std::byte*>(array.pointer()), &array.device()});
+      const auto stream = array.stream();
+      const auto same = [&](const Producer& producer) {
+        return producer.device == &array.device() && producer.stream == *stream;
+      };
+      if (stream && std::ranges::none_of(producers, same)) {
+        producers.push_back({&array.device(), *stream});
+      }
+    }
+    std::ranges::sort(targets, {}, &Target::entry);
+    run_interruptibly([&](const CancelFlag& cancel) {
+      file_->read(targets, check_crc, {num_threads, cancel, &runtime().staging, producers});
+    });
   }
 
   py::list map(const std::vector<size_t>& indices, const std::vector<py::dtype>& dtypes) const {
     if (file_->is_encrypted()) throw py::value_error("mmap: an encrypted file cannot be mapped");
-    check_request(indices, dtypes);
+    check_indices(indices, dtypes.size());
     const FileSource& file = file_->file();
     auto mapping = std::make_unique<Mapping>(file.fd(), file.nbytes(), file.path().c_str());
     std::byte* const data = mapping->data();
@@ -398,9 +690,10 @@ class PyReader {
     return tuple;
   }
 
-  void check_request(const std::vector<size_t>& indices,
-                     const std::vector<py::dtype>& dtypes) const {
-    if (dtypes.size() != indices.size()) throw py::value_error("a dtype for each index is needed");
+  void check_indices(const std::vector<size_t>& indices, size_t num_results) const {
+    if (num_results != indices.size()) {
+      throw py::value_error("something for each index is needed, and nothing else");
+    }
     std::vector<bool> asked(file_->entries().size());
     for (const size_t index : indices) {
       if (index >= asked.size()) throw py::index_error("no such entry");
@@ -468,36 +761,129 @@ std::optional<std::pair<std::string, std::string>> element_names(dlpack::DataTyp
   }
 }
 
-std::pair<py::array, std::string> from_dlpack(py::capsule capsule) {
+// A DLPack tensor that was taken from its capsule: `owner` keeps it.
+struct TakenTensor {
+  dlpack::Device device;
+  std::byte* data;
+  std::vector<py::ssize_t> shape;
+  std::vector<py::ssize_t> stride_bytes;  // empty: C-contiguous
+  std::string numpy_name;
+  std::string type_name;
+  py::capsule owner;
+};
+
+TakenTensor take_dlpack(const py::capsule& capsule, bool on_host) {
   if (!PyCapsule_IsValid(capsule.ptr(), "dltensor")) {
     throw py::buffer_error("not a fresh DLPack capsule");
   }
   auto* managed =
       static_cast<dlpack::ManagedTensor*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"));
   const dlpack::Tensor& tensor = managed->tensor;
-  const int32_t device = tensor.device.type;
-  if (device != dlpack::kCpu && device != dlpack::kCudaHost && device != dlpack::kRocmHost) {
-    throw py::buffer_error("a DLPack tensor that is not in host memory");
+  const int32_t type = tensor.device.type;
+  const bool is_on_host =
+      type == dlpack::kCpu || type == dlpack::kCudaHost || type == dlpack::kRocmHost;
+  if (is_on_host != on_host) {
+    throw py::buffer_error(on_host ? "a DLPack tensor that is not in host memory"
+                                   : "a DLPack tensor that is in host memory");
   }
   const auto names = element_names(tensor.dtype);
-  if (!names || element_nbytes(tensor_types(), names->second) != tensor.dtype.bits / 8u) {
+  const uint64_t itemsize = tensor.dtype.bits / 8u;
+  if (!names || element_nbytes(tensor_types(), names->second) != itemsize) {
     throw py::buffer_error("a DLPack tensor of an element type that cannot be saved");
   }
-  const py::dtype dtype(names->first);
-  std::vector<py::ssize_t> shape(tensor.shape, tensor.shape + tensor.ndim);
-  std::vector<py::ssize_t> strides;
+  TakenTensor taken;
+  taken.device = tensor.device;
+  taken.data = static_cast<std::byte*>(tensor.data) + tensor.byte_offset;
+  taken.shape.assign(tensor.shape, tensor.shape + tensor.ndim);
   if (tensor.strides != nullptr) {
-    for (int32_t i = 0; i < tensor.ndim; ++i)
-      strides.push_back(tensor.strides[i] * dtype.itemsize());
+    for (int32_t i = 0; i < tensor.ndim; ++i) {
+      taken.stride_bytes.push_back(tensor.strides[i] * static_cast<py::ssize_t>(itemsize));
+    }
   }
-  // From here on the view owns the tensor, and the capsule says that it is taken.
+  std::tie(taken.numpy_name, taken.type_name) = *names;
+  // From here on the owner has the tensor, and the capsule says that it is taken.
   PyCapsule_SetName(capsule.ptr(), "used_dltensor");
-  const py::capsule owner(managed, [](void* held) {
-    auto* taken = static_cast<dlpack::ManagedTensor*>(held);
-    if (taken->deleter != nullptr) taken->deleter(taken);
+  taken.owner = py::capsule(managed, [](void* held) {
+    auto* owned = static_cast<dlpack::ManagedTensor*>(held);
+    if (owned->deleter != nullptr) owned->deleter(owned);
   });
-  auto* data = static_cast<std::byte*>(tensor.data) + tensor.byte_offset;
-  return {py::array(dtype, shape, strides, data, owner), names->second};
+  return taken;
+}
+
+std::pair<py::array, std::string> from_dlpack(const py::capsule& capsule) {
+  const TakenTensor taken = take_dlpack(capsule, true);
+  return {py::array(py::dtype(taken.numpy_name), taken.shape, taken.stride_bytes, taken.data,
+                    taken.owner),
+          taken.type_name};
+}
+
+py::tuple device_from_dlpack(const py::capsule& capsule) {
+  const TakenTensor taken = take_dlpack(capsule, false);
+  const auto as_tuple = [](const std::vector<py::ssize_t>& values) {
+    py::tuple tuple(values.size());
+    for (size_t i = 0; i < values.size(); ++i) tuple[i] = values[i];
+    return tuple;
+  };
+  const bool contiguous = taken.stride_bytes.empty();
+  return py::make_tuple(reinterpret_cast<uintptr_t>(taken.data), taken.device.id, taken.type_name,
+                        as_tuple(taken.shape),
+                        contiguous ? py::object(py::none()) : as_tuple(taken.stride_bytes),
+                        taken.owner);
+}
+
+// What numpy_name and type_name come from, back again.
+dlpack::DataType dlpack_type(const std::string& type_name) {
+  constexpr uint8_t kCodes[] = {dlpack::kInt,          dlpack::kUint,      dlpack::kFloat,
+                                dlpack::kBfloat,       dlpack::kComplex,   dlpack::kBool,
+                                dlpack::kFloat8E4M3FN, dlpack::kFloat8E5M2};
+  constexpr uint8_t kBits[] = {8, 16, 32, 64, 128};
+  for (const uint8_t code : kCodes) {
+    for (const uint8_t bits : kBits) {
+      const dlpack::DataType type{code, bits, 1};
+      const auto names = element_names(type);
+      if (names && names->second == type_name &&
+          element_nbytes(tensor_types(), type_name) * 8 == bits) {
+        return type;
+      }
+    }
+  }
+  throw py::buffer_error("DLPack has no element type " + type_name);
+}
+
+// A capsule over a device's memory, which it keeps alive.
+py::capsule to_dlpack(const py::object& array, std::vector<int64_t> shape,
+                      const std::string& type_name) {
+  struct Exported {
+    dlpack::ManagedTensor managed;
+    std::vector<int64_t> shape;
+    py::object array;
+  };
+  const auto* memory = py::cast<const DeviceArray*>(array);
+  const dlpack::Device device{memory->dlpack_device_type(), memory->ordinal()};
+  if (device.type == 0) throw py::buffer_error("DLPack does not know " + memory->device_name());
+  auto exported = std::make_unique<Exported>();
+  exported->shape = std::move(shape);
+  exported->array = array;
+  exported->managed.tensor = {reinterpret_cast<void*>(memory->pointer()),
+                              device,
+                              static_cast<int32_t>(exported->shape.size()),
+                              dlpack_type(type_name),
+                              exported->shape.data(),
+                              nullptr,
+                              0};
+  exported->managed.manager = exported.get();
+  exported->managed.deleter = [](dlpack::ManagedTensor* managed) {
+    const py::gil_scoped_acquire acquire;  // frameworks free tensors on threads of their own
+    delete static_cast<Exported*>(managed->manager);
+  };
+  py::capsule capsule(&exported->managed, "dltensor", [](PyObject* unused) {
+    // Taken, it has another name, and whoever took it calls the deleter.
+    if (!PyCapsule_IsValid(unused, "dltensor")) return;
+    auto* managed = static_cast<dlpack::ManagedTensor*>(PyCapsule_GetPointer(unused, "dltensor"));
+    managed->deleter(managed);
+  });
+  exported.release();
+  return capsule;
 }
 
 }  // namespace
@@ -510,6 +896,32 @@ PYBIND11_MODULE(_core, module) {
   module.attr("__version__") = MINDCKPT_STRING(MINDCKPT_VERSION);
   py::register_local_exception_translator(&translate);
 
+  py::class_<DeviceArray>(module, "DeviceArray")
+      .def_static("find", &DeviceArray::find, "pointer"_a, "nbytes"_a, "stream"_a.none(true),
+                  "owner"_a, "device"_a.none(true))
+      .def_static("allocate", &DeviceArray::allocate, "device"_a, "nbytes"_a)
+      .def("to_host", &DeviceArray::to_host)
+      .def("assign", &DeviceArray::assign, "array"_a)
+      .def_property_readonly("device", &DeviceArray::device_name)
+      .def_property_readonly("ordinal", &DeviceArray::ordinal)
+      .def_property_readonly("dlpack_device_type", &DeviceArray::dlpack_device_type)
+      .def_property_readonly("pointer", &DeviceArray::pointer)
+      .def_property_readonly("nbytes", &DeviceArray::nbytes)
+      .def_property_readonly("copy_alignment", &DeviceArray::copy_alignment);
+  module.def("backends", &backends);
+  module.def("add_backend", &add_backend, "capsule"_a, "origin"_a);
+  module.def("load_backend", &load_backend, "path"_a);
+  module.def(
+      "backend_of_dlpack_type",
+      [](int32_t type) { return runtime().devices.name_of_dlpack_type(type); }, "type"_a);
+  module.def("check_device", [](const std::string& name) { DeviceArray::named(name); }, "name"_a);
+  module.def("staging_stats", &staging_stats);
+  module.def(
+      "trim_staging", [] { runtime().staging.trim(); }, py::call_guard<py::gil_scoped_release>());
+  module.def(
+      "set_staging_limit", [](uint64_t nbytes) { runtime().staging.set_limit(nbytes); },
+      "nbytes"_a);
+
   py::class_<PyJob>(module, "Job")
       .def("start", &PyJob::start, "after"_a.none(true))
       .def("started", &PyJob::started)
@@ -517,10 +929,17 @@ PYBIND11_MODULE(_core, module) {
       .def("done", &PyJob::done)
       .def("cancel", &PyJob::cancel)
       .def("progress", &PyJob::progress)
+      .def("wait_for", &PyJob::wait_for, "state"_a, "timeout"_a = py::none())
+      .def("settled", &PyJob::settled, "state"_a)
+      .def("reached", &PyJob::reached, "state"_a)
+      .def("is_synchronous", &PyJob::is_synchronous)
+      .def("fence", &PyJob::fence, "stream"_a, "device"_a.none(true))
+      .def("release_arrays", &PyJob::release_arrays)
+      .def("trace", &PyJob::trace)
       .def("result", &PyJob::result);
   module.def("prepare_save", &prepare_save, "records"_a, "path"_a, py::kw_only(), "crc"_a,
              "durable"_a, "key"_a.none(true), "mode"_a, "num_threads"_a, "block_bytes"_a,
-             "snapshot"_a);
+             "snapshot"_a, "stream"_a.none(true), "trace"_a);
 
   py::class_<PyReader>(module, "Reader")
       .def(py::init<const py::str&, const std::optional<py::bytes>&, const std::string&>(),
@@ -530,9 +949,13 @@ PYBIND11_MODULE(_core, module) {
       .def_property_readonly("sealed", &PyReader::is_sealed)
       .def("read", &PyReader::read, "indices"_a, "dtypes"_a, py::kw_only(), "check_crc"_a,
            "num_threads"_a)
+      .def("read_into", &PyReader::read_into, "indices"_a, "arrays"_a, py::kw_only(), "check_crc"_a,
+           "num_threads"_a)
       .def("map", &PyReader::map, "indices"_a, "dtypes"_a);
 
   module.def("itemsizes", &itemsizes);
   module.def("from_dlpack", &from_dlpack, "capsule"_a);
+  module.def("to_dlpack", &to_dlpack, "array"_a, "shape"_a, "type"_a);
+  module.def("device_from_dlpack", &device_from_dlpack, "capsule"_a);
   module.def("sm4_provider", [] { return std::string(sm4_provider()); });
 }

@@ -139,7 +139,7 @@ TEST_CASE_FIXTURE(Fixture, "threads and block size are picked when they are not 
 
 TEST_CASE_FIXTURE(Fixture, "what changes after a snapshot is not in the file") {
   SaveRequest wanted = request(gate);
-  wanted.snapshot = true;
+  wanted.snapshot = SnapshotPolicy::kHost;
   const auto job = start(std::move(wanted));
   gate->wait_until_held_up();
   fill_parameters(std::byte{0xEE});
@@ -181,7 +181,7 @@ TEST_CASE_FIXTURE(Fixture, "a job begins when the one before it is done") {
   const auto first = start(request(gate));
   gate->wait_until_held_up();
   SaveRequest wanted = request();
-  wanted.snapshot = true;
+  wanted.snapshot = SnapshotPolicy::kHost;
   const auto second = start(std::move(wanted), first);
   CHECK_FALSE(second->wait(Clock::now() + 20ms));
   CHECK(second->written_nbytes() == 0);
@@ -301,7 +301,7 @@ TEST_CASE_FIXTURE(Fixture, "a predecessor lives as long as a job waits for it") 
 TEST_CASE_FIXTURE(Fixture, "a snapshot that memory does not suffice for is thrown at once") {
   SaveRequest wanted = request();
   wanted.tensors[0].nbytes = uint64_t{1} << 48;
-  wanted.snapshot = true;
+  wanted.snapshot = SnapshotPolicy::kHost;
   CHECK_THROWS_AS(start(std::move(wanted)), std::bad_alloc);
   CHECK(folder.names().empty());
 }

@@ -261,7 +261,7 @@ TEST_CASE_FIXTURE(SealedFixture, "a read that is cancelled says so") {
   const CancelFlag cancelled{true};
   Bytes content(1000);
   const Target target{0, content.data()};
-  CHECK(error_of([&] { opened.read({&target, 1}, false, 2, cancelled); }).kind() ==
+  CHECK(error_of([&] { opened.read({&target, 1}, false, {2, cancelled, nullptr, {}}); }).kind() ==
         ErrorKind::kCancelled);
 }
 
@@ -269,7 +269,7 @@ TEST_CASE_FIXTURE(SealedFixture, "targets out of order are a bug that is reporte
   const CheckpointFile opened(path, cipher);
   Bytes content(1000);
   const Target targets[] = {{1, content.data()}, {0, content.data()}};
-  CHECK(error_of([&] { opened.read(targets, false, 1, kNever); }).kind() == ErrorKind::kInternal);
+  CHECK(error_of([&] { opened.read(targets, false, {1, kNever, nullptr, {}}); }).kind() == ErrorKind::kInternal);
 }
 
 TEST_CASE_FIXTURE(SealedFixture, "several threads may read one open file at once") {

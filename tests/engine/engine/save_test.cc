@@ -136,8 +136,8 @@ TEST_CASE_FIXTURE(SaveFixture, "a snapshot holds the payloads as they were") {
     changing.add_random(20).add("large", "Int8", {(5 << 20) + 1});
     const std::string before = changing.records();
     FileImage image = FileImage::plan(changing.refs(), {1000, false, std::nullopt});
-    const Buffer snapshot = snapshot_payloads(image, threads);
-    CHECK(snapshot.size() >= changing.payload_nbytes());
+    Snapshot snapshot;
+    snapshot.copy_host_payloads(image, threads);
     for (test::Parameter& parameter : changing.all()) {
       std::ranges::fill(parameter.memory, std::byte{0xEE});
     }
@@ -145,9 +145,12 @@ TEST_CASE_FIXTURE(SaveFixture, "a snapshot holds the payloads as they were") {
   }
 }
 
-TEST_CASE("a snapshot of nothing takes no memory") {
+TEST_CASE("a snapshot of nothing is nothing") {
   FileImage image = FileImage::plan({}, {1000, false, std::nullopt});
-  CHECK(snapshot_payloads(image, 2).size() == 0);
+  Snapshot snapshot;
+  snapshot.copy_host_payloads(image, 2);
+  CHECK_FALSE(snapshot.copies_devices());
+  CHECK(image.nbytes() == 0);
 }
 
 }  // namespace

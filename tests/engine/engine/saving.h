@@ -38,7 +38,11 @@ struct Save {
     }
     image = FileImage::plan(parameters.refs(), image_options);
   }
-  void run(Sink& sink) { save(image, seal, sink, options.num_threads, cancel, written, stats); }
+  void run(Sink& sink) {
+    const CopyLanes no_devices;
+    BlockFeed feed(image, no_devices, nullptr, cancel);
+    save(image, seal, feed, sink, {options.num_threads, cancel, written, {}, {}}, stats);
+  }
   uint64_t file_nbytes() const { return seal.file_nbytes(image); }
 
   SaveOptions options;
@@ -67,9 +71,9 @@ inline std::vector<std::string> read_entries(const CheckpointFile& file,
   std::vector<Bytes> contents;
   std::vector<Target> targets;
   for (const size_t entry : wanted) contents.emplace_back(file.entries().at(entry).nbytes);
-  for (size_t i = 0; i < wanted.size(); ++i) targets.push_back({wanted[i], contents[i].data()});
+  for (size_t i = 0; i < wanted.size(); ++i) targets.push_back({wanted[i], contents[i].data(), nullptr});
   const CancelFlag never{false};
-  file.read(targets, check_crc, num_threads, never);
+  file.read(targets, check_crc, {num_threads, never, nullptr, {}});
   std::vector<std::string> texts;
   for (const Bytes& content : contents) texts.push_back(text_of(content));
   return texts;

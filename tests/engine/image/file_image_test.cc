@@ -39,7 +39,7 @@ TEST_CASE("an image equals the concatenation of its records by the tests' own en
     const FileImage image = plan(parameters);
     CHECK(image.nbytes() == parameters.records().size());
     CHECK(image.payload_nbytes() == parameters.payload_nbytes());
-    CHECK(image.num_tensors() == parameters.all().size());
+    CHECK(image.tensors().size() == parameters.all().size());
     CHECK((test::text_of(read_image(image)) == parameters.records()));
   }
 }
@@ -181,12 +181,11 @@ TEST_CASE("relocated payloads are read from where they were moved to") {
   test::add_typical(parameters);
   FileImage image = plan(parameters);
   std::deque<Bytes> copies;
-  image.relocate_payloads([&copies](const HostLayout& layout, uint64_t nbytes) {
-    Bytes& copy = copies.emplace_back(nbytes);
-    copy_payload(layout, 0, copy);
-    HostLayout moved;
-    moved.data = copy.data();
-    return moved;
+  image.relocate_payloads([&copies](TensorRef& tensor) {
+    Bytes& copy = copies.emplace_back(tensor.nbytes);
+    copy_payload(tensor.layout, 0, copy);
+    tensor.layout = {};
+    tensor.layout.data = copy.data();
   });
   CHECK(copies.size() == parameters.all().size());
   for (test::Parameter& parameter : parameters.all()) {

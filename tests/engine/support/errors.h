@@ -25,6 +25,8 @@ inline doctest::String toString(ErrorKind kind) {
       return "kDecryption";
     case ErrorKind::kUnavailable:
       return "kUnavailable";
+    case ErrorKind::kDevice:
+      return "kDevice";
     case ErrorKind::kCancelled:
       return "kCancelled";
     case ErrorKind::kInternal:

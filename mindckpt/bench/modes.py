@@ -53,3 +53,6 @@ CBC = Mode("AES-256-CBC", cipher="aes-256-cbc")
 SM4 = Mode("SM4-CBC", cipher="sm4-cbc")
 
 ALL = (PLAIN, DURABLE, CRC, GCM, CBC, SM4)
+
+# As on a command line; whether a save is durable is another option there.
+BY_NAME = {"plain": PLAIN, "crc": CRC, "gcm": GCM, "cbc": CBC, "sm4": SM4}

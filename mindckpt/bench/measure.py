@@ -47,6 +47,11 @@ class Payload:
         return cls(numbers.view(np.uint8), tensors)
 
     @property
+    def numbers(self) -> npt.NDArray[np.float32]:
+        """All elements, one tensor after the other."""
+        return self.buffer.view(np.float32)
+
+    @property
     def nbytes(self) -> int:
         """Bytes of all tensors together."""
         return self.buffer.nbytes
@@ -57,13 +62,18 @@ def warm(nbytes: int) -> None:
     np.empty(nbytes, np.uint8)[::PAGE_BYTES] = 1
 
 
+def prepare(nbytes: int) -> None:
+    """Before the clock of a sample runs: collects garbage, and warms what about `nbytes` need."""
+    gc.collect()
+    warm(int(WARM_FACTOR * nbytes))
+
+
 def sample(run: Callable[[], Any], nbytes: int) -> tuple[float, Any]:
     """Seconds that one call of `run` took, and its result, which lives on outside of the clock.
 
-    What about `nbytes` need is warmed before the clock runs, and garbage is collected.
+    What about `nbytes` need is prepared before the clock runs.
     """
-    gc.collect()
-    warm(int(WARM_FACTOR * nbytes))
+    prepare(nbytes)
     start = time.perf_counter()
     result = run()
     return time.perf_counter() - start, result
@@ -89,21 +99,30 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([line(header), rule, *map(line, rows)])
 
 
+def facts(folder: Path) -> dict[str, dict[str, str]]:
+    """What a result is worth nothing without: `machine` and `versions`, the commit among them."""
+    memory_gib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    return {
+        "machine": {
+            "processor": f"{_processor()} x {len(os.sched_getaffinity(0))}",
+            "memory": f"{memory_gib:.0f} GiB",
+            "file_system": _file_system(folder),
+        },
+        "versions": {
+            "Linux": platform.release(),
+            "Python": platform.python_version(),
+            "NumPy": np.__version__,
+            "mindckpt": mindckpt.__version__,
+            "commit": _commit(),
+        },
+    }
+
+
 def machine(folder: Path) -> str:
     """Processor, cores, memory, file system and versions, in one line."""
-    memory_gib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-    return ", ".join(
-        [
-            f"{_processor()} x {len(os.sched_getaffinity(0))}",
-            f"{memory_gib:.0f} GiB",
-            f"{_file_system(folder)}",
-            f"Linux {platform.release()}",
-            f"Python {platform.python_version()}",
-            f"NumPy {np.__version__}",
-            f"mindckpt {mindckpt.__version__}",
-            f"commit {_commit()}",
-        ]
-    )
+    found = facts(folder)
+    versions = [f"{name} {version}" for name, version in found["versions"].items()]
+    return ", ".join([*found["machine"].values(), *versions])
 
 
 def _processor() -> str:
@@ -114,17 +133,29 @@ def _processor() -> str:
 
 
 def _file_system(folder: Path) -> str:
-    """The type of the deepest mount above `folder`."""
-    mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+    """The type of the deepest mount above `folder`; in a chroot there may be none to see."""
+    try:
+        mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+    except OSError:
+        mounts = []
     above = [m for m in mounts if folder.resolve().is_relative_to(m[1])]
-    return max(above, key=lambda mount: len(mount[1]))[2]
+    unknown = ("", "", "unknown file system")
+    return max(above, key=lambda mount: len(mount[1]), default=unknown)[2]
 
 
 def _commit() -> str:
     """The commit of this checkout, '+' when it has changes; 'unknown' outside of one."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+"]
-    try:
-        run = subprocess.run(command, capture_output=True, text=True, check=True)
-    except (FileNotFoundError, subprocess.CalledProcessError):
+    # Not of another project's checkout that this file is merely installed into.
+    if _git("ls-files", "--error-unmatch", Path(__file__).name) is None:
         return "unknown"
+    return _git("describe", "--always", "--dirty=+") or "unknown"
+
+
+def _git(*command: str) -> str | None:
+    """What git prints in this folder; None when it fails."""
+    git = ["git", "-C", str(Path(__file__).parent), *command]
+    try:
+        run = subprocess.run(git, capture_output=True, text=True, check=True)
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return None
     return run.stdout.strip()

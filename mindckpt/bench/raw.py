@@ -1,11 +1,12 @@
-"""What the machine can do without us: loops that write and read, and OpenSSL's own speed."""
+"""What the machine can do without us: loops that copy, sum, write and read; OpenSSL's own speed."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import subprocess
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -88,6 +89,34 @@ def read_parallel(path: Path, target: Buffer, threads: int) -> None:
         list(pool.map(read_piece, range(0, target.nbytes, READ_BYTES)))
 
 
+def copy_parallel(source: Buffer, target: Buffer) -> None:
+    """Copies a buffer on all cores, into memory that is resident already."""
+
+    def copy_part(part: slice) -> None:
+        np.copyto(target[part], source[part])
+
+    _on_all_cores(copy_part, source.nbytes)
+
+
+def crc32_parallel(data: Buffer) -> None:
+    """Sums a buffer on all cores with zlib's CRC-32, without combining the parts' sums."""
+    _on_all_cores(lambda part: zlib.crc32(data[part].data), data.nbytes)
+
+
+def openssl_name(cipher: str, *, decrypt: bool = False) -> str:
+    """What `openssl_seconds` is called in tables."""
+    return f"OpenSSL {'open' if decrypt else 'seal'} {cipher} x {cores()}"
+
+
+def openssl_seconds(cipher: str, nbytes: int, *, decrypt: bool = False) -> float | None:
+    """Seconds that OpenSSL needs for `nbytes` on all cores, were there nothing else to do.
+
+    None where that can't be measured.
+    """
+    rate = openssl_rate(cipher, decrypt=decrypt)
+    return None if rate is None else nbytes / (rate * cores())
+
+
 def openssl_rate(cipher: str, *, decrypt: bool = False) -> float | None:
     """Bytes a second of one core by `openssl speed`, on blocks of 1 MiB.
 
@@ -102,6 +131,13 @@ def openssl_rate(cipher: str, *, decrypt: bool = False) -> float | None:
     # "+F:22:AES-256-GCM:4123456789.00": the last field is bytes a second.
     results = [line for line in run.stdout.splitlines() if line.startswith("+F:")]
     return float(results[-1].rsplit(":", 1)[1]) if results else None
+
+
+def _on_all_cores(work: Callable[[slice], object], nbytes: int) -> None:
+    """Calls `work` with equal parts of `nbytes`, one a core, at the same time."""
+    step = -(-nbytes // cores())
+    with ThreadPoolExecutor(cores()) as pool:
+        list(pool.map(work, [slice(i, i + step) for i in range(0, nbytes, step)]))
 
 
 def _pieces(data: Buffer) -> Iterator[Any]:

@@ -1,0 +1,598 @@
+#include <array>
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "base/dynamic_library.h"
+#include "base/memory.h"
+#include "device/last_error.h"
+#include "device/registry.h"
+
+// CUDA by its driver API, in the library that the driver brings. What a process's frameworks have
+// in common is the driver and each device's primary context, whatever CUDA runtimes they carry.
+namespace mindckpt {
+
+namespace {
+
+// ---- From the driver API's documentation, as far as it is used here; no version of it changes
+// these.
+
+using CUresult = int;
+using CUdevice = int;
+using CUdeviceptr = unsigned long long;  // NOLINT(google-runtime-int): as it is there
+using CUcontext = struct CUctx_st*;
+using CUstream = void*;
+using CUevent = void*;
+
+constexpr CUresult CUDA_SUCCESS = 0;
+constexpr CUresult CUDA_ERROR_OUT_OF_MEMORY = 2;
+constexpr CUresult CUDA_ERROR_NOT_INITIALIZED = 3;
+constexpr CUresult CUDA_ERROR_STUB_LIBRARY = 34;
+constexpr CUresult CUDA_ERROR_INVALID_CONTEXT = 201;
+constexpr CUresult CUDA_ERROR_NOT_READY = 600;
+constexpr CUresult CUDA_ERROR_NOT_SUPPORTED = 801;
+constexpr CUresult CUDA_ERROR_STREAM_CAPTURE_IMPLICIT = 906;
+
+constexpr unsigned int CU_STREAM_NON_BLOCKING = 1;
+constexpr unsigned int CU_EVENT_BLOCKING_SYNC = 1;
+constexpr unsigned int CU_EVENT_DISABLE_TIMING = 2;
+constexpr unsigned int CU_MEMHOSTREGISTER_PORTABLE = 1;
+constexpr int CU_POINTER_ATTRIBUTE_MEMORY_TYPE = 2;
+constexpr int CU_POINTER_ATTRIBUTE_IS_MANAGED = 8;
+constexpr int CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL = 9;
+constexpr unsigned int CU_MEMORYTYPE_HOST = 1;
+constexpr unsigned int CU_MEMORYTYPE_DEVICE = 2;
+constexpr int CU_MEMCPY_SRC_ACCESS_ORDER_STREAM = 1;
+const CUstream CU_STREAM_LEGACY = reinterpret_cast<CUstream>(1);
+
+struct CUmemLocation {
+  int type;
+  int id;
+};
+struct CUmemcpyAttributes {
+  int srcAccessOrder;
+  CUmemLocation srcLocHint;
+  CUmemLocation dstLocHint;
+  unsigned int flags;
+};
+
+// As 12.8 has it; 13.0's has no failIdx, and is not asked for.
+using MemcpyBatchAsync = CUresult(CUdeviceptr* dsts, CUdeviceptr* srcs, size_t* sizes, size_t count,
+                                  CUmemcpyAttributes* attrs, size_t* attrsIdxs, size_t numAttrs,
+                                  size_t* failIdx, CUstream stream);
+constexpr int kBatchVersion = 12080;
+
+constexpr int kOldestVersion = 11020;
+
+// ---- The driver's functions
+
+// What can be asked of any libcuda.so.1, to find out whether it will do.
+struct Questions {
+  explicit Questions(DynamicLibrary found) : library(found) {}
+
+  DynamicLibrary library;
+  CUresult (*cuInit)(unsigned int flags) = library.symbol("cuInit");
+  CUresult (*cuDriverGetVersion)(int* version) = library.symbol("cuDriverGetVersion");
+  CUresult (*cuGetErrorName)(CUresult, const char** name) = library.symbol("cuGetErrorName");
+  CUresult (*cuGetErrorString)(CUresult, const char** text) = library.symbol("cuGetErrorString");
+
+  bool complete() const noexcept {
+    return cuInit != nullptr && cuDriverGetVersion != nullptr && cuGetErrorName != nullptr &&
+           cuGetErrorString != nullptr;
+  }
+};
+
+class Driver : public Questions {
+ public:
+  explicit Driver(const Questions& questions) : Questions(questions) {}
+
+  const char* missing = nullptr;  // the first function that the library lacks
+  int version = 0;
+  MemcpyBatchAsync* cuMemcpyBatchAsync = nullptr;  // null where the driver has none
+
+  CUresult (*cuDeviceGet)(CUdevice*, int ordinal) = find("cuDeviceGet");
+  CUresult (*cuDeviceGetCount)(int*) = find("cuDeviceGetCount");
+  CUresult (*cuDevicePrimaryCtxRetain)(CUcontext*, CUdevice) = find("cuDevicePrimaryCtxRetain");
+  CUresult (*cuDevicePrimaryCtxRelease)(CUdevice) = find("cuDevicePrimaryCtxRelease_v2");
+  CUresult (*cuCtxPushCurrent)(CUcontext) = find("cuCtxPushCurrent_v2");
+  CUresult (*cuCtxPopCurrent)(CUcontext*) = find("cuCtxPopCurrent_v2");
+  CUresult (*cuCtxGetStreamPriorityRange)(int* least,
+                                          int* greatest) = find("cuCtxGetStreamPriorityRange");
+
+  CUresult (*cuPointerGetAttributes)(unsigned int count, int* attributes, void** values,
+                                     CUdeviceptr) = find("cuPointerGetAttributes");
+  CUresult (*cuMemHostRegister)(void*, size_t nbytes,
+                                unsigned int flags) = find("cuMemHostRegister_v2");
+  CUresult (*cuMemHostUnregister)(void*) = find("cuMemHostUnregister");
+  CUresult (*cuMemAlloc)(CUdeviceptr*, size_t nbytes) = find("cuMemAlloc_v2");
+  CUresult (*cuMemFree)(CUdeviceptr) = find("cuMemFree_v2");
+  CUresult (*cuMemGetInfo)(size_t* free, size_t* total) = find("cuMemGetInfo_v2");
+
+  CUresult (*cuStreamCreateWithPriority)(CUstream*, unsigned int flags,
+                                         int priority) = find("cuStreamCreateWithPriority");
+  CUresult (*cuStreamDestroy)(CUstream) = find("cuStreamDestroy_v2");
+  CUresult (*cuStreamWaitEvent)(CUstream, CUevent, unsigned int flags) = find("cuStreamWaitEvent");
+  CUresult (*cuStreamSynchronize)(CUstream) = find("cuStreamSynchronize");
+  CUresult (*cuStreamIsCapturing)(CUstream, int* status) = find("cuStreamIsCapturing");
+
+  CUresult (*cuEventCreate)(CUevent*, unsigned int flags) = find("cuEventCreate");
+  CUresult (*cuEventDestroy)(CUevent) = find("cuEventDestroy_v2");
+  CUresult (*cuEventRecord)(CUevent, CUstream) = find("cuEventRecord");
+  CUresult (*cuEventQuery)(CUevent) = find("cuEventQuery");
+  CUresult (*cuEventSynchronize)(CUevent) = find("cuEventSynchronize");
+
+  CUresult (*cuMemcpyDtoHAsync)(void* to, CUdeviceptr from, size_t nbytes,
+                                CUstream) = find("cuMemcpyDtoHAsync_v2");
+  CUresult (*cuMemcpyHtoDAsync)(CUdeviceptr to, const void* from, size_t nbytes,
+                                CUstream) = find("cuMemcpyHtoDAsync_v2");
+  CUresult (*cuMemcpyDtoDAsync)(CUdeviceptr to, CUdeviceptr from, size_t nbytes,
+                                CUstream) = find("cuMemcpyDtoDAsync_v2");
+
+  void find_batch() noexcept {
+    using GetProcAddress =
+        CUresult(const char* name, void** function, int version, uint64_t flags, int* status);
+    GetProcAddress* const get = library.symbol("cuGetProcAddress_v2");
+    if (version < kBatchVersion || get == nullptr) return;
+    DynamicLibrary::Symbol function{nullptr};
+    int status = 0;
+    const CUresult result = get("cuMemcpyBatchAsync", &function.address, kBatchVersion, 0, &status);
+    if (result == CUDA_SUCCESS) cuMemcpyBatchAsync = function;
+  }
+
+ private:
+  DynamicLibrary::Symbol find(const char* name) noexcept {
+    const DynamicLibrary::Symbol found = library.symbol(name);
+    if (found.address == nullptr && missing == nullptr) missing = name;
+    return found;
+  }
+};
+
+// ---- What the backend keeps. Never destroyed: others' destructors may still call.
+
+struct Attached {
+  std::atomic<CUcontext> context{nullptr};  // null: not attached
+  int times = 0;
+};
+
+struct State {
+  std::mutex mutex;  // of init, shutdown, attach and detach; all others read what these left
+  int users = 0;     // registries that initialised the backend, and did not shut it down
+  std::unique_ptr<Driver> driver;
+  std::unique_ptr<Attached[]> devices;
+  int32_t num_devices = 0;
+};
+
+State& state() {
+  static State* const only = new State;
+  return *only;
+}
+const Driver& driver() { return *state().driver; }
+
+thread_local LastError error;
+
+mindckpt_status refuse(mindckpt_status status, std::initializer_list<std::string_view> why) {
+  error.set(why);
+  return status;
+}
+
+// "cuMemAlloc: CUDA_ERROR_OUT_OF_MEMORY (2): out of memory". While a process ends, the driver may
+// not even know its errors' names any more.
+void explain(const Questions& questions, CUresult result, std::string_view function) {
+  const char* name = nullptr;
+  const char* text = nullptr;
+  if (questions.cuGetErrorName(result, &name) != CUDA_SUCCESS || name == nullptr) name = "error";
+  if (questions.cuGetErrorString(result, &text) != CUDA_SUCCESS || text == nullptr) {
+    text = "the driver has no words for it";
+  }
+  char code[16];
+  std::snprintf(code, sizeof(code), " (%d): ", result);
+  error.set({function, ": ", name, code, text});
+}
+
+mindckpt_status status_of(CUresult result, std::string_view function) {
+  if (result == CUDA_SUCCESS) {
+    error.clear();
+    return MINDCKPT_OK;
+  }
+  explain(driver(), result, function);
+  return result == CUDA_ERROR_OUT_OF_MEMORY ? MINDCKPT_OUT_OF_MEMORY : MINDCKPT_ERROR;
+}
+
+CUdeviceptr address_of(const void* pointer) { return reinterpret_cast<CUdeviceptr>(pointer); }
+
+std::string version_text(int version) {
+  return std::to_string(version / 1000) + '.' + std::to_string(version % 1000 / 10);
+}
+
+// ---- Once a process
+
+constexpr const char* kLibrary = "libcuda.so.1";
+
+mindckpt_status unavailable(const Questions& questions, CUresult result,
+                            std::string_view function) {
+  if (result == CUDA_ERROR_STUB_LIBRARY) {
+    return refuse(MINDCKPT_UNAVAILABLE,
+                  {kLibrary,
+                   " is the stub that CUDA toolkits bring for linking, not a driver: is a folder "
+                   "named 'stubs' in LD_LIBRARY_PATH?"});
+  }
+  explain(questions, result, function);
+  if (result == CUDA_ERROR_NOT_INITIALIZED) {
+    const std::string why = error.text;
+    error.set({why,
+               "; a process that was forked after CUDA was used can't use it: start processes "
+               "by the \"spawn\" method"});
+  }
+  return MINDCKPT_UNAVAILABLE;
+}
+
+mindckpt_status start(State& all) {
+  std::string why;
+  const auto library = DynamicLibrary::load(kLibrary, DynamicLibrary::Symbols::kWhenCalled, why);
+  if (!library) return refuse(MINDCKPT_UNAVAILABLE, {"no CUDA driver: ", why});
+  const Questions questions(*library);
+  if (!questions.complete()) {
+    return refuse(MINDCKPT_UNAVAILABLE, {kLibrary,
+                                         " is no CUDA driver: it has no cuInit, or none "
+                                         "of the functions that go with it"});
+  }
+  int version = 0;
+  CUresult result = questions.cuDriverGetVersion(&version);
+  if (result != CUDA_SUCCESS) return unavailable(questions, result, "cuDriverGetVersion");
+  if (version < kOldestVersion) {
+    return refuse(MINDCKPT_UNAVAILABLE,
+                  {"the driver is for CUDA ", version_text(version), ", at least ",
+                   version_text(kOldestVersion), " is needed"});
+  }
+  auto found = std::make_unique<Driver>(questions);
+  if (found->missing != nullptr) {
+    return refuse(MINDCKPT_UNAVAILABLE,
+                  {kLibrary, " for CUDA ", version_text(version), " lacks ", found->missing});
+  }
+  found->version = version;
+  result = found->cuInit(0);
+  if (result != CUDA_SUCCESS) return unavailable(questions, result, "cuInit");
+  int count = 0;
+  result = found->cuDeviceGetCount(&count);
+  if (result != CUDA_SUCCESS) return unavailable(questions, result, "cuDeviceGetCount");
+  if (count <= 0) return refuse(MINDCKPT_UNAVAILABLE, {"the driver sees no CUDA device"});
+  found->find_batch();
+  all.devices = std::make_unique<Attached[]>(static_cast<size_t>(count));
+  all.num_devices = count;
+  all.driver = std::move(found);
+  error.clear();
+  return MINDCKPT_OK;
+}
+
+mindckpt_status init() {
+  State& all = state();
+  const std::lock_guard lock(all.mutex);
+  try {
+    if (all.users == 0) {
+      if (const mindckpt_status status = start(all)) return status;
+    }
+  } catch (const std::bad_alloc&) {
+    return refuse(MINDCKPT_OUT_OF_MEMORY, {"no host memory"});
+  }
+  ++all.users;
+  return MINDCKPT_OK;
+}
+
+void shutdown() {
+  State& all = state();
+  const std::lock_guard lock(all.mutex);
+  --all.users;
+}
+
+const char* last_error() { return error.text; }
+
+mindckpt_status version(char* text, size_t size) {
+  std::snprintf(text, size, "CUDA driver %d.%d", driver().version / 1000,
+                driver().version % 1000 / 10);
+  error.clear();
+  return MINDCKPT_OK;
+}
+
+mindckpt_status device_count(int32_t* count) {
+  return status_of(driver().cuDeviceGetCount(count), "cuDeviceGetCount");
+}
+
+// ---- Once a device
+
+Attached* find_device(int32_t device) {
+  const State& all = state();
+  if (device >= 0 && device < all.num_devices) return &all.devices[static_cast<size_t>(device)];
+  refuse(MINDCKPT_ERROR, {"no such device"});
+  return nullptr;
+}
+
+mindckpt_status attach(int32_t device) {
+  Attached* const attached = find_device(device);
+  if (attached == nullptr) return MINDCKPT_ERROR;
+  const std::lock_guard lock(state().mutex);
+  CUdevice handle = 0;
+  if (const auto failed = status_of(driver().cuDeviceGet(&handle, device), "cuDeviceGet")) {
+    return failed;
+  }
+  CUcontext context = nullptr;
+  if (const auto failed = status_of(driver().cuDevicePrimaryCtxRetain(&context, handle),
+                                    "cuDevicePrimaryCtxRetain")) {
+    return failed;
+  }
+  attached->context = context;
+  ++attached->times;
+  return MINDCKPT_OK;
+}
+
+mindckpt_status detach(int32_t device) {
+  Attached* const attached = find_device(device);
+  if (attached == nullptr) return MINDCKPT_ERROR;
+  const std::lock_guard lock(state().mutex);
+  if (attached->times == 0) return refuse(MINDCKPT_ERROR, {"the device is not attached"});
+  if (--attached->times == 0) attached->context = nullptr;
+  CUdevice handle = 0;
+  if (const auto failed = status_of(driver().cuDeviceGet(&handle, device), "cuDeviceGet")) {
+    return failed;
+  }
+  return status_of(driver().cuDevicePrimaryCtxRelease(handle), "cuDevicePrimaryCtxRelease");
+}
+
+// ---- Once a thread. The driver keeps the stack of what was current.
+
+mindckpt_status bind_thread(int32_t device) {
+  const Attached* const attached = find_device(device);
+  if (attached == nullptr) return MINDCKPT_ERROR;
+  const CUcontext context = attached->context;
+  if (context == nullptr) return refuse(MINDCKPT_ERROR, {"the device is not attached"});
+  return status_of(driver().cuCtxPushCurrent(context), "cuCtxPushCurrent");
+}
+
+mindckpt_status unbind_thread(int32_t) {
+  CUcontext popped = nullptr;
+  return status_of(driver().cuCtxPopCurrent(&popped), "cuCtxPopCurrent");
+}
+
+mindckpt_status pointer_info(const void* pointer, mindckpt_pointer_info* info) {
+  // A pointer that the driver does not know leaves these as they are, or null.
+  unsigned int kind = 0;
+  unsigned int is_managed = 0;
+  int ordinal = 0;
+  std::array attributes = {CU_POINTER_ATTRIBUTE_MEMORY_TYPE, CU_POINTER_ATTRIBUTE_IS_MANAGED,
+                           CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL};
+  std::array<void*, 3> values = {&kind, &is_managed, &ordinal};
+  const auto ask = [&] {
+    return driver().cuPointerGetAttributes(static_cast<unsigned int>(attributes.size()),
+                                           attributes.data(), values.data(), address_of(pointer));
+  };
+  CUresult result = ask();
+  if (result == CUDA_ERROR_INVALID_CONTEXT) {
+    // Any context will do, where the driver wants one at all.
+    const State& all = state();
+    for (int32_t device = 0; device < all.num_devices; ++device) {
+      const CUcontext context = all.devices[static_cast<size_t>(device)].context;
+      if (context == nullptr || driver().cuCtxPushCurrent(context) != CUDA_SUCCESS) continue;
+      result = ask();
+      CUcontext popped = nullptr;
+      driver().cuCtxPopCurrent(&popped);
+      break;
+    }
+  }
+  *info = {MINDCKPT_POINTER_UNKNOWN, 0};
+  if (const auto failed = status_of(result, "cuPointerGetAttributes")) return failed;
+  if (is_managed != 0 || kind == CU_MEMORYTYPE_DEVICE) {
+    // Managed memory that is on no device at the moment can be reached from each.
+    *info = {MINDCKPT_POINTER_DEVICE, ordinal < 0 ? 0 : ordinal};
+  } else if (kind == CU_MEMORYTYPE_HOST) {
+    info->kind = MINDCKPT_POINTER_HOST;
+  }
+  return MINDCKPT_OK;
+}
+
+// ---- Host memory
+
+mindckpt_status host_register(void* memory, size_t nbytes) {
+  return status_of(driver().cuMemHostRegister(memory, nbytes, CU_MEMHOSTREGISTER_PORTABLE),
+                   "cuMemHostRegister");
+}
+
+mindckpt_status host_unregister(void* memory) {
+  return status_of(driver().cuMemHostUnregister(memory), "cuMemHostUnregister");
+}
+
+// Not by cuMemHostAlloc: that promises no page alignment, and pins at a fifth of the speed.
+mindckpt_status host_alloc(void** memory, size_t nbytes) {
+  const size_t rounded = (nbytes + kPageBytes - 1) / kPageBytes * kPageBytes;
+  void* const allocated = rounded >= nbytes ? std::aligned_alloc(kPageBytes, rounded) : nullptr;
+  if (allocated == nullptr) return refuse(MINDCKPT_OUT_OF_MEMORY, {"no host memory"});
+  const mindckpt_status status = host_register(allocated, rounded);
+  if (status != MINDCKPT_OK) {
+    std::free(allocated);
+    return status;
+  }
+  *memory = allocated;
+  return MINDCKPT_OK;
+}
+
+mindckpt_status host_free(void* memory) {
+  // What the driver holds on to is not to be used for anything else.
+  if (const auto failed = host_unregister(memory)) return failed;
+  std::free(memory);
+  return MINDCKPT_OK;
+}
+
+// ---- Device memory
+
+mindckpt_status device_alloc(void** memory, size_t nbytes) {
+  CUdeviceptr allocated = 0;
+  const auto status = status_of(driver().cuMemAlloc(&allocated, nbytes), "cuMemAlloc");
+  if (status == MINDCKPT_OK) *memory = reinterpret_cast<void*>(allocated);
+  return status;
+}
+
+mindckpt_status device_free(void* memory) {
+  return status_of(driver().cuMemFree(address_of(memory)), "cuMemFree");
+}
+
+mindckpt_status memory_info(uint64_t* free_nbytes, uint64_t* total_nbytes) {
+  size_t free = 0;
+  size_t total = 0;
+  const auto status = status_of(driver().cuMemGetInfo(&free, &total), "cuMemGetInfo");
+  *free_nbytes = free;
+  *total_nbytes = total;
+  return status;
+}
+
+// ---- Streams
+
+mindckpt_status stream_create(void** stream, int32_t direction) {
+  int least = 0;
+  int greatest = 0;
+  if (const auto failed = status_of(driver().cuCtxGetStreamPriorityRange(&least, &greatest),
+                                    "cuCtxGetStreamPriorityRange")) {
+    return failed;
+  }
+  // A snapshot is what training may have to wait for.
+  const int priority = direction == MINDCKPT_DEVICE_TO_HOST ? greatest : least;
+  return status_of(driver().cuStreamCreateWithPriority(stream, CU_STREAM_NON_BLOCKING, priority),
+                   "cuStreamCreateWithPriority");
+}
+
+mindckpt_status stream_destroy(void* stream) {
+  return status_of(driver().cuStreamDestroy(stream), "cuStreamDestroy");
+}
+
+mindckpt_status stream_wait_event(void* stream, void* event) {
+  return status_of(driver().cuStreamWaitEvent(stream, event, 0), "cuStreamWaitEvent");
+}
+
+mindckpt_status stream_sync(void* stream) {
+  return status_of(driver().cuStreamSynchronize(stream), "cuStreamSynchronize");
+}
+
+mindckpt_status stream_is_capturing(void* stream, int32_t* capturing) {
+  int status = 0;
+  const CUresult result = driver().cuStreamIsCapturing(stream, &status);
+  // The legacy stream while one that waits for it is being captured: as little may go into it.
+  *capturing = status != 0 || result == CUDA_ERROR_STREAM_CAPTURE_IMPLICIT ? 1 : 0;
+  if (result == CUDA_ERROR_STREAM_CAPTURE_IMPLICIT) return MINDCKPT_OK;
+  return status_of(result, "cuStreamIsCapturing");
+}
+
+// ---- Events
+
+mindckpt_status event_create(void** event, uint32_t flags) {
+  const unsigned int cuda_flags =
+      CU_EVENT_DISABLE_TIMING | ((flags & MINDCKPT_EVENT_HOST) != 0 ? CU_EVENT_BLOCKING_SYNC : 0);
+  return status_of(driver().cuEventCreate(event, cuda_flags), "cuEventCreate");
+}
+
+mindckpt_status event_destroy(void* event) {
+  return status_of(driver().cuEventDestroy(event), "cuEventDestroy");
+}
+
+mindckpt_status event_record(void* event, void* stream) {
+  return status_of(driver().cuEventRecord(event, stream), "cuEventRecord");
+}
+
+mindckpt_status event_query(void* event) {
+  const CUresult result = driver().cuEventQuery(event);
+  if (result == CUDA_ERROR_NOT_READY) return MINDCKPT_NOT_READY;
+  return status_of(result, "cuEventQuery");
+}
+
+mindckpt_status event_sync(void* event) {
+  return status_of(driver().cuEventSynchronize(event), "cuEventSynchronize");
+}
+
+// ---- Copies
+
+mindckpt_status copy_async(void* to, const void* from, size_t nbytes, int32_t direction,
+                           void* stream) {
+  switch (direction) {
+    case MINDCKPT_DEVICE_TO_HOST:
+      return status_of(driver().cuMemcpyDtoHAsync(to, address_of(from), nbytes, stream),
+                       "cuMemcpyDtoHAsync");
+    case MINDCKPT_HOST_TO_DEVICE:
+      return status_of(driver().cuMemcpyHtoDAsync(address_of(to), from, nbytes, stream),
+                       "cuMemcpyHtoDAsync");
+    case MINDCKPT_DEVICE_TO_DEVICE:
+      return status_of(driver().cuMemcpyDtoDAsync(address_of(to), address_of(from), nbytes, stream),
+                       "cuMemcpyDtoDAsync");
+    default:
+      return refuse(MINDCKPT_ERROR, {"no such direction"});
+  }
+}
+
+static_assert(sizeof(CUdeviceptr) == sizeof(void*));
+
+mindckpt_status copy_batch_async(void* const* to, const void* const* from, const size_t* nbytes,
+                                 size_t count, int32_t direction, void* stream) {
+  // The driver has no batches for the legacy stream.
+  if (driver().cuMemcpyBatchAsync != nullptr && stream != nullptr && stream != CU_STREAM_LEGACY) {
+    CUmemcpyAttributes attributes{CU_MEMCPY_SRC_ACCESS_ORDER_STREAM, {}, {}, 0};
+    size_t first = 0;
+    size_t failed = 0;
+    // The driver writes to none of these arrays.
+    const CUresult result = driver().cuMemcpyBatchAsync(
+        reinterpret_cast<CUdeviceptr*>(const_cast<void**>(to)),
+        reinterpret_cast<CUdeviceptr*>(const_cast<const void**>(from)), const_cast<size_t*>(nbytes),
+        count, &attributes, &first, 1, &failed, stream);
+    if (result != CUDA_ERROR_NOT_SUPPORTED) return status_of(result, "cuMemcpyBatchAsync");
+  }
+  for (size_t i = 0; i < count; ++i) {
+    if (const auto status = copy_async(to[i], from[i], nbytes[i], direction, stream)) {
+      return status;
+    }
+  }
+  return MINDCKPT_OK;
+}
+
+constexpr mindckpt_device_backend kBackend = {
+    .struct_size = sizeof(mindckpt_device_backend),
+    .abi_major = MINDCKPT_DEVICE_ABI_MAJOR,
+    .abi_minor = MINDCKPT_DEVICE_ABI_MINOR,
+    .name = "cuda",
+    .dlpack_device_type = 2,  // kDLCUDA
+    .copy_alignment = 1,
+    .init = init,
+    .shutdown = shutdown,
+    .last_error = last_error,
+    .version = version,
+    .device_count = device_count,
+    .attach = attach,
+    .detach = detach,
+    .bind_thread = bind_thread,
+    .unbind_thread = unbind_thread,
+    .pointer_info = pointer_info,
+    .host_alloc = host_alloc,
+    .host_free = host_free,
+    .host_register = host_register,
+    .host_unregister = host_unregister,
+    .device_alloc = device_alloc,
+    .device_free = device_free,
+    .memory_info = memory_info,
+    .stream_create = stream_create,
+    .stream_destroy = stream_destroy,
+    .stream_wait_event = stream_wait_event,
+    .stream_sync = stream_sync,
+    .stream_is_capturing = stream_is_capturing,
+    .event_create = event_create,
+    .event_destroy = event_destroy,
+    .event_record = event_record,
+    .event_query = event_query,
+    .event_sync = event_sync,
+    .copy_async = copy_async,
+    .copy_batch_async = copy_batch_async,
+};
+
+}  // namespace
+
+const mindckpt_device_backend* cuda_backend() { return &kBackend; }
+
+}  // namespace mindckpt

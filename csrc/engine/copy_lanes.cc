@@ -1,0 +1,37 @@
+#include "engine/copy_lanes.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+
+namespace mindckpt {
+
+CopyLanes::CopyLanes(const FileImage& image, StagingPools& pools) {
+  for (const TensorRef& tensor : image.tensors()) {
+    const Device* device = tensor.device;
+    // Most tensors are where the one before was.
+    if (device == nullptr || (!lanes_.empty() && &lanes_.back()->device == device)) continue;
+    const auto same = [&](const auto& lane) { return &lane->device == device; };
+    if (std::ranges::any_of(lanes_, same)) continue;
+    lanes_.push_back(std::make_unique<CopyLane>(*device, pools.of(*device)));
+  }
+}
+
+CopyLane& CopyLanes::of(const Device* device) const {
+  for (const auto& lane : lanes_) {
+    if (&lane->device == device) return *lane;
+  }
+  MINDCKPT_CHECK(false);
+}
+
+void CopyLanes::start_after(const std::vector<Producer>& producers) {
+  for (const Producer& producer : producers) {
+    const DeviceBinding binding(*producer.device);
+    check_not_capturing(*producer.device, producer.stream);
+    DeviceEvent ready(*producer.device, EventUse::kStream);
+    ready.record(producer.stream);
+    of(producer.device).stream.wait(ready);
+  }
+}
+
+}  // namespace mindckpt

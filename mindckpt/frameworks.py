@@ -1,0 +1,194 @@
+"""Where loaded tensors go: a device's memory, and the tensors of a framework.
+
+A framework is imported only when the user names it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mindckpt import _core
+from mindckpt.arrays import Array, payload_of, type_name
+from mindckpt.device import prepare_devices
+from mindckpt.device_arrays import DeviceData
+from mindckpt.dtypes import BY_NAME, DType
+from mindckpt.parameter import loaded_parameter
+from mindckpt.records import ParameterDict, to_parameter_dict
+
+if TYPE_CHECKING:
+    from mindckpt._core import Entry, Reader
+
+FRAMEWORKS = ("cupy", "torch", "jax", "numpy", "mindspore")
+
+# Our backend -> what torch calls its devices.
+_TORCH_DEVICES = {"cuda": "cuda", "ascend": "npu"}
+_TORCH_NAMES = {"Bool": "bool", "Float8E4M3FN": "float8_e4m3fn", "Float8E5M2": "float8_e5m2"}
+
+
+def destinations(device: object, framework: object) -> Destinations | None:
+    """Where a load's tensors go, by its arguments; None for Parameters in host memory.
+
+    Raises:
+        TypeError: One of them is not a str.
+        ValueError: There is no such framework, or it has no tensors on that device.
+        RuntimeError: The framework is not installed.
+    """
+    if device is not None and not isinstance(device, str):
+        raise TypeError(f"device must be a str or None, got {type_name(device)}")
+    if framework is not None and not isinstance(framework, str):
+        raise TypeError(f"framework must be a str or None, got {type_name(framework)}")
+    if framework is not None and framework not in FRAMEWORKS:
+        raise ValueError(f"framework must be one of {', '.join(FRAMEWORKS)}, got {framework!r}")
+    if device == "cpu":
+        device = None
+    if device is None and framework is None:
+        return None
+    if device is None and framework == "cupy":
+        device = "cuda"
+    if device is not None and framework == "numpy":
+        raise ValueError(f"NumPy has no arrays on {device!r}")
+    return Destinations(device, framework)
+
+
+class Destinations:
+    """A device, or host memory for None, and a framework, or Parameters of ours for None."""
+
+    def __init__(self, device: str | None, framework: str | None) -> None:
+        self._device = device
+        self._framework = framework
+        self._module: Any = None
+        if framework is not None:
+            try:
+                self._module = importlib.import_module(framework)
+            except ImportError as error:
+                raise RuntimeError(f"framework {framework!r} is not installed: {error}") from error
+        backend = (device or "").partition(":")[0]
+        if device is not None and framework == "cupy" and backend != "cuda":
+            raise ValueError(f"CuPy has no arrays on {device!r}")
+        if device is not None and framework == "torch" and backend not in _TORCH_DEVICES:
+            raise ValueError(f"torch has no tensors on {device!r}")
+
+    def load(
+        self,
+        reader: Reader,
+        entries: Sequence[Entry],
+        indices: Sequence[int],
+        dtypes: Sequence[np.dtype[Any]],
+        path: str,
+        check_crc: bool,
+        num_threads: int,
+    ) -> ParameterDict:
+        """Read entries of a checkpoint; the arguments are those of Reader.read, and its entries."""
+        prepare_devices()
+        # Strings, map tensors and what has no elements stay in host memory.
+        on_device: list[int] = []
+        on_host: list[int] = []
+        for place, index in enumerate(indices):
+            _, kind, _, nbytes, role = entries[index]
+            is_tensor = role == "tensor" and kind != "str" and nbytes > 0
+            (on_device if self._device is not None and is_tensor else on_host).append(place)
+        made = {place: self._allocate(entries[indices[place]]) for place in on_device}
+        memory = [array for _, array in made.values()]
+        if memory and all(array.copy_alignment == 1 for array in memory):
+            wanted = [indices[place] for place in on_device]
+            reader.read_into(wanted, memory, check_crc=check_crc, num_threads=num_threads)
+            check_crc = False  # it has been
+        else:  # copies to the device can't begin where a block does
+            on_host = sorted(on_host + on_device)
+        host = dict(
+            zip(
+                on_host,
+                reader.read(
+                    [indices[place] for place in on_host],
+                    [dtypes[place] for place in on_host],
+                    check_crc=check_crc,
+                    num_threads=num_threads,
+                ),
+                strict=True,
+            )
+        )
+        for place in set(made) & set(host):
+            made[place][1].assign(host.pop(place).reshape(-1).view(np.uint8))
+        selected = [entries[index] for index in indices]
+        order = [place for place in range(len(indices)) if place in host]
+        loaded = to_parameter_dict([selected[p] for p in order], [host[p] for p in order], path)
+        return self._in_order(selected, made, loaded)
+
+    def _in_order(
+        self,
+        selected: Sequence[Entry],
+        made: dict[int, tuple[Any, _core.DeviceArray]],
+        loaded: ParameterDict,
+    ) -> ParameterDict:
+        result: dict[str, Any] = {}
+        for place, (name, kind, _, _, _) in enumerate(selected):
+            if place in made:
+                result[name] = self._finished(made[place][0], BY_NAME[kind], name)
+            elif name in loaded:
+                value = loaded.pop(name)
+                result[name] = value if isinstance(value, (str, list)) else self._wrapped(value)
+        result.update(loaded)  # names that to_parameter_dict shortened
+        return result
+
+    def _allocate(self, entry: Entry) -> tuple[Any, _core.DeviceArray]:
+        """A tensor to be filled, as the framework has it, and its memory."""
+        name, kind, dims, nbytes, _ = entry
+        dtype = BY_NAME[kind]
+        assert self._device is not None
+        if self._framework == "cupy":
+            ordinal = int(self._device.partition(":")[2] or 0)
+            with self._module.cuda.Device(ordinal):
+                tensor = self._module.empty(dims, dtype.numpy)
+        elif self._framework == "torch":
+            backend, _, ordinal_text = self._device.partition(":")
+            where = f"{_TORCH_DEVICES[backend]}:{ordinal_text or 0}"
+            tensor = self._module.empty(dims, dtype=self._torch_type(dtype), device=where)
+        else:
+            memory = _core.DeviceArray.allocate(self._device, nbytes)
+            return DeviceData(memory, dtype, dims), memory
+        payload, _, _ = payload_of(tensor, f"a {self._framework} tensor for {name!r}")
+        assert isinstance(payload, _core.DeviceArray)
+        return tensor, payload
+
+    def _finished(self, tensor: Any, dtype: DType, name: str) -> Any:
+        """A filled tensor as it is returned."""
+        if self._framework is None:
+            return loaded_parameter(tensor, dtype, name)
+        if self._framework == "jax":
+            return self._module.dlpack.from_dlpack(tensor)
+        if self._framework == "mindspore":
+            return self._module.Parameter(
+                self._module.Tensor.from_numpy(tensor.to_host()).move_to("Ascend"), name=name
+            )
+        return tensor
+
+    def _wrapped(self, parameter: Any) -> Any:
+        """A Parameter in host memory as the framework has it."""
+        array: Array = parameter.asnumpy()
+        if self._framework is None:
+            return parameter
+        if self._framework == "numpy":
+            return array
+        if self._framework == "torch":
+            torch_type = self._torch_type(parameter.dtype)
+            if not array.nbytes:
+                return self._module.empty(array.shape, dtype=torch_type)
+            flat = self._module.from_numpy(array.reshape(-1).view(np.uint8))
+            return flat.view(torch_type).reshape(array.shape)
+        if self._framework == "cupy":
+            return self._module.asarray(array)
+        if self._framework == "jax":
+            return self._module.numpy.asarray(array)
+        usable = np.require(array, None, ["C", "A", "W"])
+        return self._module.Parameter(self._module.Tensor.from_numpy(usable), name=parameter.name)
+
+    def _torch_type(self, dtype: DType) -> Any:
+        name = _TORCH_NAMES.get(dtype.name, dtype.name.lower())
+        found = getattr(self._module, name, None)
+        if found is None:
+            raise RuntimeError(f"torch has no elements of type {dtype}")
+        return found

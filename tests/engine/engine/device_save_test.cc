@@ -1,0 +1,482 @@
+// Saves from devices' memory and loads into it, on the stand-in libraries.
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cstring>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/device_copy.h"
+#include "engine/job.h"
+#include "engine/saving.h"
+#include "support/errors.h"
+#include "support/stand_in.h"
+
+namespace mindckpt {
+namespace {
+
+using test::Bytes;
+using test::cipher_of;
+using test::DeviceParameters;
+using test::error_of;
+using test::every_backend;
+using test::SharedCipher;
+using Names = std::vector<std::string>;
+
+constexpr uint64_t kKiB = 1024;
+
+struct Fixture : test::DeviceFixture {
+  explicit Fixture(const std::string& backend, uint64_t staging_limit = 256 * kKiB)
+      : DeviceFixture(backend, staging_limit), stream(stand_in.stream_create(0)) {}
+  ~Fixture() { stand_in.stream_destroy(stream); }
+
+  Device& second_device() { return registry.device(device.backend().name(), 1); }
+
+  SaveRequest request(const DeviceParameters& parameters, SharedCipher cipher = nullptr) {
+    SaveRequest request;
+    request.tensors = parameters.refs();
+    request.path = path;
+    request.durable = false;
+    request.cipher = std::move(cipher);
+    request.num_threads = 2;
+    request.block_bytes = 4 * kKiB;
+    request.producers = {{&device, stream}};
+    request.staging = &pools;
+    return request;
+  }
+
+  static std::shared_ptr<SaveJob> start(SaveRequest request) {
+    auto job = std::make_shared<SaveJob>(std::move(request));
+    job->start(nullptr);
+    return job;
+  }
+  static const SaveStats& save(SaveRequest request) {
+    static std::shared_ptr<SaveJob> last;  // whose stats are returned
+    last = start(std::move(request));
+    last->wait(std::nullopt);
+    return last->result();
+  }
+
+  void* stream;  // the training's
+  test::TemporaryFolder folder;
+  std::string path = folder.path("x.ckpt");
+};
+
+// What is alive, by kind.
+std::map<std::string, int64_t> living(const test::StandIn& stand_in) {
+  std::map<std::string, int64_t> counts;
+  for (const char* kind : {"stream", "event", "device_memory", "pinned_memory"}) {
+    counts[kind] = stand_in.live(kind);
+  }
+  return counts;
+}
+
+// Some tensors of several blocks, some of one, and many small ones.
+void add_model(test::Parameters& parameters) {
+  parameters.add("embedding", "Float32", {100, 131});
+  for (int i = 0; i < 20; ++i) {
+    const std::string layer = "layer" + std::to_string(i);
+    parameters.add(layer + ".weight", "Float16", {i + 1, 77}).add(layer + ".bias", "Int8", {i + 1});
+  }
+  parameters.add("step", "Int64", {}).add("none", "Float32", {0}).add_text("note", U"five");
+  parameters.add_reversed("reversed", "Float32", {7, 5});
+}
+
+TEST_CASE("what is saved from a device is what is saved from the host") {
+  test::Parameters parameters(1);
+  add_model(parameters);
+  for (const std::string& backend : every_backend()) {
+    CAPTURE(backend);
+    Fixture fixture(backend);
+    const auto before = living(fixture.stand_in);
+    Device* const first = &fixture.device;
+    Device* const second = &fixture.second_device();
+    const std::vector<std::vector<Device*>> places = {
+        {first}, {first, nullptr}, {second, first}, {first, second, nullptr}};
+    for (const auto& place : places) {
+      const DeviceParameters on_device(fixture.stand_in, parameters,
+                                       [&](size_t i) { return place[i % place.size()]; });
+      CHECK(on_device.on_device() > 0);
+      for (const bool crc : {false, true}) {
+        for (const uint64_t block_bytes : {uint64_t{97}, 4 * kKiB, 100 * kKiB}) {
+          CAPTURE(block_bytes);
+          SaveRequest request = fixture.request(on_device);
+          request.crc = crc;
+          request.block_bytes = block_bytes;
+          Fixture::save(std::move(request));
+          CHECK((test::read_file(fixture.path) == parameters.file(crc)));
+        }
+      }
+      for (const test::CipherKind& kind : test::every_mode()) {
+        const SharedCipher cipher = cipher_of(kind);
+        SaveRequest request = fixture.request(on_device, cipher);
+        request.crc = true;
+        Fixture::save(std::move(request));
+        test::check_loads(fixture.path, cipher, parameters, true);
+      }
+    }
+    fixture.pools.trim();
+    CHECK(living(fixture.stand_in) == before);
+  }
+}
+
+TEST_CASE("a save starts after what its producers' streams hold") {
+  test::Parameters parameters(2);
+  add_model(parameters);
+  for (const std::string& backend : every_backend()) {
+    CAPTURE(backend);
+    Fixture fixture(backend);
+    const DeviceParameters on_device(fixture.stand_in, parameters,
+                                     [&](size_t) { return &fixture.device; });
+    // The values are computed late: until then there is nothing but zeros.
+    fixture.stand_in.stream_pause(fixture.stream);
+    const std::vector<TensorRef> originals = parameters.refs();
+    for (size_t i = 0; i < originals.size(); ++i) {
+      const TensorRef& tensor = on_device.refs()[i];
+      if (tensor.device == nullptr) continue;
+      auto* memory = const_cast<std::byte*>(tensor.layout.data);
+      const std::vector<std::byte> zeros(tensor.nbytes);
+      fixture.stand_in.write(memory, zeros.data(), zeros.size());
+      fixture.stand_in.stream_write(fixture.stream, memory, originals[i].layout.data,
+                                    tensor.nbytes);
+    }
+    const auto job = Fixture::start(fixture.request(on_device));
+    CHECK_FALSE(job->wait(Clock::now() + std::chrono::milliseconds(20)));
+    fixture.stand_in.stream_resume(fixture.stream);
+    job->wait(std::nullopt);
+    job->result();
+    CHECK((test::read_file(fixture.path) == parameters.file(false)));
+  }
+}
+
+// One asynchronous save whose parameters are overwritten in stream order as soon as it is allowed.
+void save_and_overwrite(Fixture& fixture, const DeviceParameters& on_device, SnapshotPolicy policy,
+                        bool fenced, const SharedCipher& cipher) {
+  SaveRequest request = fixture.request(on_device, cipher);
+  request.snapshot = policy;
+  const auto job = std::make_shared<SaveJob>(std::move(request));
+  job->start(nullptr);
+  if (fenced && policy == SnapshotPolicy::kLazy) job->fence({&fixture.device, fixture.stream});
+  on_device.overwrite(fixture.stream, 0xEE);
+  job->wait(std::nullopt);
+  job->result();
+  fixture.stand_in.stream_sync(fixture.stream);
+}
+
+TEST_CASE("whatever overwrites the parameters after the call, the file has the old values") {
+  test::Parameters parameters(3);
+  add_model(parameters);
+  const std::string expected = parameters.file(false);
+  for (const std::string& backend : every_backend()) {
+    Fixture fixture(backend);
+    const DeviceParameters on_device(fixture.stand_in, parameters,
+                                     [&](size_t) { return &fixture.device; });
+    for (const SnapshotPolicy policy : {SnapshotPolicy::kHost, SnapshotPolicy::kDevice,
+                                        SnapshotPolicy::kLazy, SnapshotPolicy::kAuto}) {
+      for (uint64_t round = 0; round < 200; ++round) {
+        CAPTURE(backend);
+        CAPTURE(round);
+        on_device.restore(parameters);
+        fixture.stand_in.set_random_delay(round + 1, 2e-5);
+        save_and_overwrite(fixture, on_device, policy, true, nullptr);
+        REQUIRE((test::read_file(fixture.path) == expected));
+      }
+    }
+  }
+}
+
+TEST_CASE("without its fence a lazy save's file has what came later") {
+  test::Parameters parameters(4);
+  add_model(parameters);
+  for (const std::string& backend : every_backend()) {
+    CAPTURE(backend);
+    Fixture fixture(backend);
+    const DeviceParameters on_device(fixture.stand_in, parameters,
+                                     [&](size_t) { return &fixture.device; });
+    // Copies out of the device take longer than the test's own work.
+    fixture.stand_in.set_speed(MINDCKPT_DEVICE_TO_HOST, 0, 5e-3);
+    save_and_overwrite(fixture, on_device, SnapshotPolicy::kLazy, false, nullptr);
+    CHECK((test::read_file(fixture.path) != parameters.file(false)));
+    on_device.restore(parameters);
+    save_and_overwrite(fixture, on_device, SnapshotPolicy::kLazy, true, nullptr);
+    CHECK((test::read_file(fixture.path) == parameters.file(false)));
+  }
+}
+
+TEST_CASE("no call of an asynchronous save waits for the device") {
+  test::Parameters parameters(5);  // all on the device: no stream could wait for what is not
+  parameters.add("a", "Float32", {5000}).add("b", "Int8", {3}).add("c", "Float16", {2, 1000});
+  Fixture fixture("sim");
+  const DeviceParameters on_device(fixture.stand_in, parameters,
+                                   [&](size_t) { return &fixture.device; });
+  for (const SnapshotPolicy policy :
+       {SnapshotPolicy::kHost, SnapshotPolicy::kDevice, SnapshotPolicy::kLazy}) {
+    // Nothing can be copied before the training's stream goes on, which it does after all calls.
+    fixture.stand_in.stream_pause(fixture.stream);
+    SaveRequest request = fixture.request(on_device);
+    request.snapshot = policy;
+    const auto job = Fixture::start(std::move(request));
+    job->fence({&fixture.device, fixture.stream});
+    on_device.overwrite(fixture.stream, 0xEE);
+    CHECK_FALSE(job->settled(SaveState::kStaged));
+    fixture.stand_in.stream_resume(fixture.stream);
+    job->wait(std::nullopt);
+    CHECK(job->reached(SaveState::kStaged) <= job->reached(SaveState::kWritten));
+    CHECK_FALSE(job->reached(SaveState::kDurable).has_value());
+    CHECK((test::read_file(fixture.path) == parameters.file(false)));
+    fixture.stand_in.stream_sync(fixture.stream);
+    on_device.restore(parameters);
+  }
+}
+
+TEST_CASE("a snapshot is picked by free memory, and the reason told") {
+  test::Parameters parameters(6);
+  add_model(parameters);
+  Fixture fixture("sim");
+  const DeviceParameters on_device(fixture.stand_in, parameters,
+                                   [&](size_t) { return &fixture.device; });
+  SaveRequest request = fixture.request(on_device);
+  request.snapshot = SnapshotPolicy::kAuto;
+  CHECK(Fixture::save(std::move(request)).snapshot == "device");
+
+  fixture.stand_in.set_memory(parameters.payload_nbytes() + kKiB);
+  request = fixture.request(on_device);
+  request.snapshot = SnapshotPolicy::kAuto;
+  const SaveStats& stats = Fixture::save(std::move(request));
+  CHECK(stats.snapshot == "host");
+  CHECK(stats.snapshot_reason.find("sim:0 has 0 MiB free") != std::string::npos);
+  CHECK((test::read_file(fixture.path) == parameters.file(false)));
+}
+
+TEST_CASE("staged memory stays within the pool, however little that is") {
+  test::Parameters parameters(7);
+  add_model(parameters);
+  for (const uint64_t limit : {8 * kKiB, 12 * kKiB, 40 * kKiB}) {
+    CAPTURE(limit);
+    Fixture fixture("sim", limit);
+    const DeviceParameters on_device(fixture.stand_in, parameters,
+                                     [&](size_t) { return &fixture.device; });
+    for (const int threads : {1, 2, 8}) {
+      SaveRequest request = fixture.request(on_device, cipher_of({CipherMode::kAesGcm, 16}));
+      request.num_threads = threads;
+      Fixture::save(std::move(request));
+      const StagingPool::Stats stats = fixture.pools.of(fixture.device).pool.stats();
+      CHECK(stats.peak_in_use_nbytes <= limit);
+      CHECK(stats.in_use_nbytes == 0);
+    }
+    // Several at once share it.
+    std::vector<std::shared_ptr<SaveJob>> jobs;
+    for (int i = 0; i < 4; ++i) {
+      SaveRequest request = fixture.request(on_device);
+      request.path = fixture.folder.path(std::to_string(i) + ".ckpt");
+      jobs.push_back(Fixture::start(std::move(request)));
+    }
+    for (int i = 0; i < 4; ++i) {
+      jobs[static_cast<size_t>(i)]->wait(std::nullopt);
+      jobs[static_cast<size_t>(i)]->result();
+      CHECK((test::read_file(fixture.folder.path(std::to_string(i) + ".ckpt")) ==
+             parameters.file(false)));
+    }
+  }
+}
+
+TEST_CASE("a block that is larger than the pool is refused, and nothing is left") {
+  test::Parameters parameters(8);
+  add_model(parameters);
+  Fixture fixture("sim", 8 * kKiB);
+  const DeviceParameters on_device(fixture.stand_in, parameters,
+                                   [&](size_t) { return &fixture.device; });
+  SaveRequest request = fixture.request(on_device);
+  request.block_bytes = 64 * kKiB;
+  CHECK(error_of([&] { Fixture::save(std::move(request)); }).kind() == ErrorKind::kInvalidArgument);
+  CHECK(fixture.folder.names().empty());
+}
+
+TEST_CASE("a stream that is being captured is refused before anything is put into it") {
+  test::Parameters parameters(9);
+  add_model(parameters);
+  for (const std::string& backend : {std::string("cuda"), std::string("sim")}) {
+    Fixture fixture(backend);
+    const DeviceParameters on_device(fixture.stand_in, parameters,
+                                     [&](size_t) { return &fixture.device; });
+    fixture.stand_in.stream_begin_capture(fixture.stream, 1);
+    const Error error = error_of([&] { Fixture::save(fixture.request(on_device)); });
+    CHECK(error.kind() == ErrorKind::kInvalidArgument);
+    fixture.stand_in.stream_begin_capture(fixture.stream, 0);
+    Fixture::save(fixture.request(on_device));
+  }
+}
+
+TEST_CASE("a cancelled save gives everything back") {
+  test::Parameters parameters(10);
+  add_model(parameters);
+  Fixture fixture("sim", 16 * kKiB);
+  const auto before = living(fixture.stand_in);
+  const DeviceParameters on_device(fixture.stand_in, parameters,
+                                   [&](size_t) { return &fixture.device; });
+  fixture.stand_in.set_speed(MINDCKPT_DEVICE_TO_HOST, 0, 1e-3);
+  {
+    const auto job = Fixture::start(fixture.request(on_device));
+    job->cancel();
+    job->wait(std::nullopt);
+    CHECK(error_of([&] { job->result(); }).kind() == ErrorKind::kCancelled);
+    CHECK(error_of([&] { job->reached(SaveState::kStaged); }).kind() == ErrorKind::kCancelled);
+  }
+  CHECK(fixture.folder.names().empty());
+  fixture.pools.trim();
+  CHECK(living(fixture.stand_in) == before);
+}
+
+std::vector<std::string> lines_of(const char* text) {
+  std::vector<std::string> lines;
+  for (const char* at = text; *at != '\0';) {
+    const char* end = std::strchr(at, '\n');
+    lines.emplace_back(at, end == nullptr ? at + std::strlen(at) : end);
+    at = end == nullptr ? at + std::strlen(at) : end + 1;
+  }
+  return lines;
+}
+
+// Whether the function gives something back, or makes a thread able to: what its failure leaves
+// behind nobody can give back.
+bool may_leave_behind(const std::string& function) {
+  for (const char* part : {"estroy", "ree", "nregister", "Push", "Pop", "bind", "Context", "eset",
+                           "etach", "elease", "SetDevice"}) {
+    if (function.find(part) != std::string::npos) return true;
+  }
+  return false;
+}
+
+// Every function of the driver, each of its calls: whichever fails, the save says so and leaves
+// nothing behind, and the next one works.
+void fail_at_every_call(const std::string& backend, SnapshotPolicy policy) {
+  test::Parameters parameters(11);
+  parameters.add("a", "Float32", {700}).add("b", "Int8", {3}).add("c", "Float16", {2, 1000});
+  Fixture fixture(backend, 16 * kKiB);
+  const DeviceParameters on_device(fixture.stand_in, parameters,
+                                   [&](size_t) { return &fixture.device; });
+  const auto request = [&] {
+    SaveRequest wanted = fixture.request(on_device);
+    wanted.snapshot = policy;
+    wanted.block_bytes = 2 * kKiB;
+    wanted.num_threads = 1;
+    return wanted;
+  };
+  for (const std::string& function : lines_of(fixture.stand_in.functions())) {
+    for (int64_t nth = 1; nth < 100; ++nth) {
+      CAPTURE(backend);
+      CAPTURE(function);
+      CAPTURE(nth);
+      const auto before = living(fixture.stand_in);
+      const int64_t calls = fixture.stand_in.calls(function.c_str());
+      fixture.stand_in.fail(function.c_str(), nth);
+      bool failed = false;
+      try {
+        Fixture::save(request());
+      } catch (const Error& error) {
+        failed = true;
+        CHECK((error.kind() == ErrorKind::kDevice || error.kind() == ErrorKind::kUnavailable));
+        CHECK(std::string(error.what()).find(backend) != std::string::npos);
+        CHECK(fixture.folder.names().empty());
+      }
+      const bool reached = fixture.stand_in.calls(function.c_str()) - calls >= nth;
+      fixture.stand_in.fail("", 0);
+      if (!failed) {
+        CHECK((test::read_file(fixture.path) == parameters.file(false)));
+        std::filesystem::remove(fixture.path);
+      }
+      Fixture::save(request());
+      CHECK((test::read_file(fixture.path) == parameters.file(false)));
+      std::filesystem::remove(fixture.path);
+      fixture.pools.trim();
+      if (!may_leave_behind(function)) CHECK(living(fixture.stand_in) == before);
+      if (!reached) break;
+    }
+  }
+}
+
+TEST_CASE("every call of the driver may fail in a save") {
+  for (const std::string& backend : every_backend()) {
+    for (const SnapshotPolicy policy : {SnapshotPolicy::kNone, SnapshotPolicy::kHost,
+                                        SnapshotPolicy::kDevice, SnapshotPolicy::kLazy}) {
+      fail_at_every_call(backend, policy);
+    }
+  }
+}
+
+TEST_CASE("a load puts every payload in its place on the device") {
+  test::Parameters parameters(12);
+  add_model(parameters);
+  for (const std::string& backend : {std::string("cuda"), std::string("sim")}) {
+    CAPTURE(backend);
+    Fixture fixture(backend, 16 * kKiB);
+    const auto before = living(fixture.stand_in);
+    for (const bool sealed : {false, true}) {
+      const SharedCipher cipher = sealed ? cipher_of({CipherMode::kAesGcm, 32}) : nullptr;
+      const DeviceParameters on_device(fixture.stand_in, parameters,
+                                       [&](size_t) { return &fixture.device; });
+      SaveRequest request = fixture.request(on_device, cipher);
+      request.crc = true;
+      Fixture::save(std::move(request));
+      on_device.overwrite(fixture.stream, 0xEE);
+      const CheckpointFile file(fixture.path, cipher);
+      std::vector<Target> targets;
+      std::vector<Bytes> host(file.entries().size());
+      for (size_t i = 0; i < file.entries().size(); ++i) {
+        const TensorRef& tensor = on_device.refs()[i];
+        host[i].resize(file.entries()[i].nbytes);
+        if (tensor.device == nullptr) {
+          targets.push_back({i, host[i].data(), nullptr});
+        } else {
+          targets.push_back({i, const_cast<std::byte*>(tensor.layout.data), tensor.device});
+        }
+      }
+      const CancelFlag never{false};
+      file.read(targets, true, {2, never, &fixture.pools, {{&fixture.device, fixture.stream}}});
+      for (size_t i = 0; i < file.entries().size(); ++i) {
+        const TensorRef& tensor = on_device.refs()[i];
+        if (tensor.device != nullptr) {
+          fixture.stand_in.read(tensor.layout.data, host[i].data(), tensor.nbytes);
+        }
+        CHECK((test::text_of(host[i]) == parameters.all()[i].payload));
+      }
+    }
+    fixture.pools.trim();
+    CHECK(living(fixture.stand_in) == before);
+  }
+}
+
+TEST_CASE("single tensors are copied both ways, whatever their size and place") {
+  for (const std::string& backend : every_backend()) {
+    CAPTURE(backend);
+    Fixture fixture(backend, 64 * kKiB);
+    test::Random random(13);
+    constexpr size_t kNbytes = 9'000'001;
+    auto* memory = static_cast<std::byte*>(fixture.stand_in.allocate(0, kNbytes));
+    const Bytes original = random.bytes(kNbytes);
+    DeviceStaging& staging = fixture.pools.of(fixture.device);
+    const CancelFlag never{false};
+    CHECK(error_of([&] {
+            copy_to_device(staging, fixture.stream, original, memory, never);
+          }).kind() == ErrorKind::kInvalidArgument);  // more than the pool
+    fixture.pools.set_limit(uint64_t{16} << 20);
+    copy_to_device(staging, fixture.stream, original, memory, never);
+    for (const size_t begin : {0, 1, 63, 64, 4097}) {
+      for (const size_t nbytes : {size_t{0}, size_t{1}, size_t{100}, kNbytes - begin}) {
+        Bytes back(nbytes);
+        copy_from_device(staging, fixture.stream, memory + begin, back, never);
+        CHECK(
+            std::equal(back.begin(), back.end(), original.begin() + static_cast<ptrdiff_t>(begin)));
+      }
+    }
+    fixture.stand_in.release(memory);
+  }
+}
+
+}  // namespace
+}  // namespace mindckpt
