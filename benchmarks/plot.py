@@ -31,13 +31,15 @@ def draw(axes: Any, measured: dict[str, float], action: str) -> None:
     """Bars of one action for each mode, and the raw loop as a line."""
     own = f"mindckpt {action} "
     modes = [name.removeprefix(own) for name in measured if name.startswith(own)]
-    for shift, (library, colour) in enumerate(LIBRARIES.items()):
+    present = [name for name in LIBRARIES if any(key.startswith(f"{name} ") for key in measured)]
+    for shift, library in enumerate(present):
+        colour = LIBRARIES[library]
         bars = [
             (mode, measured[f"{library} {action} {mode}"])
             for mode in modes
             if f"{library} {action} {mode}" in measured
         ]
-        places = [modes.index(mode) + 0.4 * shift - 0.2 for mode, _ in bars]
+        places = [modes.index(mode) + 0.4 * (shift - (len(present) - 1) / 2) for mode, _ in bars]
         drawn = axes.bar(
             places, [speed for _, speed in bars], width=0.4, color=colour, label=library
         )

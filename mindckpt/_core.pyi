@@ -69,6 +69,13 @@ class DeviceArray:
     def copy_alignment(self) -> int:
         """What addresses of copies must be multiples of; 1 for any."""
 
+def device_record(name: str, value: object) -> Record | None:
+    """The record of a value whose __cuda_array_interface__ is of the simplest kind; None for others.
+
+    Once a tensor of a device was found in another way: here a driver would be looked for with the
+    GIL held.
+    """
+
 def backends() -> list[Backend]: ...
 def add_backend(capsule: object, origin: str) -> None:
     """Add the backend whose table a capsule named 'mindckpt_device_backend_v1' holds."""
@@ -80,7 +87,7 @@ def backend_of_dlpack_type(type: int) -> str:
     """The backend whose memory is of that DLPack device type, or ''."""
 
 def check_device(name: str) -> None:
-    """RuntimeError that says why, where a device ('cuda:1', or 'cuda' for its first) is unusable."""
+    """RuntimeError that says why, where a device ('cuda:1'; 'cuda' is its first) can't be used."""
 
 def staging_stats() -> list[Staging]: ...
 def trim_staging() -> None: ...

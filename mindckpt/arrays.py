@@ -33,7 +33,7 @@ _Payload = tuple[Array | _core.DeviceArray | bytes, DType, tuple[int, ...]]
 _HOST_DEVICES = frozenset((1, 3, 11))
 
 # Frameworks whose tensors may be in host memory, and are of one type all the same.
-_ANYWHERE = ("torch", "jax", "jaxlib", "mindspore")
+_ANYWHERE = ("torch", "jax", "jaxlib", "mindspore", "mindckpt")
 
 # torch types that torch can't give to NumPy: the integer of the same size to view them as.
 _TORCH_AS_INTEGER = {
@@ -134,7 +134,7 @@ def _payload_of(value: object) -> _Payload | None:
         if isinstance(value, np.ma.MaskedArray):
             raise UnreadableError("a masked array has no value where it is masked: use .filled()")
         return _on_host(_typed(np.asarray(value)))
-    if _is_device_array_type(type(value)):  # first, because there may be thousands of them
+    if is_device_array_type(type(value)):  # first, because there may be thousands of them
         return _from_cuda_array_interface(value)
     torch_tensor = framework_class("torch", "Tensor")
     if torch_tensor is not None and isinstance(value, torch_tensor):
@@ -147,7 +147,7 @@ def _payload_of(value: object) -> _Payload | None:
     return _from_protocols(value)
 
 
-def _is_device_array_type(kind: type) -> bool:
+def is_device_array_type(kind: type) -> bool:
     """Whether a type's values are CUDA arrays and nothing else: CuPy's, Numba's.
 
     Torch's tensors and JAX's arrays may be anywhere, and have the attribute wherever they are.

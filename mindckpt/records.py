@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mindckpt.arrays import Array, is_mindspore_parameter, payload_of, type_name
+from mindckpt import _core
+from mindckpt.arrays import (
+    Array,
+    is_device_array_type,
+    is_mindspore_parameter,
+    payload_of,
+    type_name,
+)
 from mindckpt.device_arrays import DeviceData
 from mindckpt.dtypes import BY_NAME, BY_NUMPY
 from mindckpt.errors import CheckpointError
@@ -84,11 +91,19 @@ def records_of(
         ValueError: A name that is not valid Unicode, or an int out of range.
     """
     records: dict[str, Record] = {}
+    # Types of device arrays that were met: the next one of a type costs a third.
+    device_types: set[type] = set()
     for name, value in _named_values(save_obj):
         if type(name) is not str or not name.isascii():
             name = _checked_name(name, "save_obj")
-        if choice is None or choice(name):
-            records[name] = _record(name, value, "save_obj")
+        if choice is not None and not choice(name):
+            continue
+        record = _core.device_record(name, value) if type(value) in device_types else None
+        if record is None:
+            record = _record(name, value, "save_obj")
+            if type(record[3]) is _core.DeviceArray and is_device_array_type(type(value)):
+                device_types.add(type(value))
+        records[name] = record
     for name, value in (append_dict or {}).items():
         name = _checked_name(name, "append_dict")
         records[name] = _appended_record(name, value)

@@ -42,6 +42,7 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "stream_create": (_POINTER, (ctypes.c_int32,)),
     "stream_destroy": (None, (_POINTER,)),
     "stream_sync": (None, (_POINTER,)),
+    "stream_write": (None, (_POINTER, _POINTER, _POINTER, ctypes.c_size_t)),
     "stream_fill": (None, (_POINTER, _POINTER, ctypes.c_int, ctypes.c_size_t)),
     "stream_pause": (None, (_POINTER,)),
     "stream_resume": (None, (_POINTER,)),

@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/process.h"
 
 namespace mindckpt {
 
@@ -129,7 +130,7 @@ const mindckpt_device_backend& table_of(const Device& device) { return device.ba
 
 // ---- Backend
 
-Backend::Backend(const mindckpt_device_backend& table) : name_(table.name), process_(::getpid()) {
+Backend::Backend(const mindckpt_device_backend& table) : name_(table.name), process_(process_id()) {
   std::memcpy(&table_, &table, std::min<size_t>(table.struct_size, sizeof(table_)));
   if (const mindckpt_status status = table_.init(); status != MINDCKPT_OK) {
     const char* const words = table_.last_error();
@@ -180,7 +181,7 @@ void Backend::check_process() const {
                   "processes by the \"spawn\" method");
 }
 
-bool Backend::is_foreign() const noexcept { return process_ != ::getpid(); }
+bool Backend::is_foreign() const noexcept { return process_ != process_id(); }
 
 // ---- Device
 

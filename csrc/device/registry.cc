@@ -12,6 +12,7 @@
 
 #include "base/dynamic_library.h"
 #include "base/error.h"
+#include "base/process.h"
 
 namespace mindckpt {
 
@@ -104,7 +105,7 @@ DeviceRegistry::~DeviceRegistry() = default;
 // it for long.
 std::unique_lock<std::mutex> DeviceRegistry::lock() const {
   const pid_t process = process_.load(std::memory_order_relaxed);
-  if (process == 0 || process == ::getpid()) return std::unique_lock(mutex_);
+  if (process == 0 || process == process_id()) return std::unique_lock(mutex_);
   std::unique_lock held(mutex_, std::try_to_lock);
   for (int tries = 0; !held && tries < 5000; ++tries) {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
@@ -277,7 +278,7 @@ Backend& DeviceRegistry::backend(Known& known) {
   if (!known.unusable.empty()) throw Error(ErrorKind::kUnavailable, known.unusable);
   const pid_t before = process_.load(std::memory_order_relaxed);
   // Before init: a fork while it runs leaves the child a lock that nobody holds.
-  if (before == 0) process_.store(::getpid(), std::memory_order_relaxed);
+  if (before == 0) process_.store(process_id(), std::memory_order_relaxed);
   try {
     known.backend = std::make_unique<Backend>(*known.table);
   } catch (const Error& error) {

@@ -1,11 +1,10 @@
 #include "engine/job.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <utility>
 
 #include "base/error.h"
+#include "base/process.h"
 #include "storage/atomic_file.h"
 
 namespace mindckpt {
@@ -37,7 +36,7 @@ std::string mib(uint64_t nbytes) { return std::to_string(nbytes >> 20) + " MiB";
 }  // namespace
 
 SaveJob::SaveJob(SaveRequest request)
-    : called_(Clock::now()), request_(std::move(request)), process_(::getpid()) {
+    : called_(Clock::now()), request_(std::move(request)), process_(process_id()) {
   plan();
   begin_snapshot();
   stats_.seconds = seconds_since(called_);
@@ -283,7 +282,7 @@ bool SaveJob::hold_up(const Producer& producer) {
   return true;
 }
 
-bool SaveJob::is_foreign() const { return process_ != ::getpid(); }
+bool SaveJob::is_foreign() const { return process_ != process_id(); }
 
 bool SaveJob::wait(std::optional<Clock::time_point> deadline) {
   return wait_until(done_, deadline);

@@ -230,6 +230,83 @@ class DeviceArray {
   py::object owner_;
 };
 
+// The type string of elements that an array interface calls so, and their length.
+const ElementType* find_typestr(std::string_view typestr) {
+  static const auto* const known = [] {
+    auto* types = new std::map<std::string, ElementType, std::less<>>;
+    for (const auto& [numpy, type] :
+         std::initializer_list<std::pair<const char*, const char*>>{{"|i1", "Int8"},
+                                                                    {"<i2", "Int16"},
+                                                                    {"<i4", "Int32"},
+                                                                    {"<i8", "Int64"},
+                                                                    {"|u1", "UInt8"},
+                                                                    {"<u2", "UInt16"},
+                                                                    {"<u4", "UInt32"},
+                                                                    {"<u8", "UInt64"},
+                                                                    {"<f2", "Float16"},
+                                                                    {"<f4", "Float32"},
+                                                                    {"<f8", "Float64"},
+                                                                    {"|b1", "Bool"},
+                                                                    {"<c8", "Complex64"},
+                                                                    {"<c16", "Complex128"}}) {
+      types->emplace(numpy, ElementType{type, element_nbytes(tensor_types(), type)});
+    }
+    return types;
+  }();
+  const auto found = known->find(typestr);
+  return found == known->end() ? nullptr : &found->second;
+}
+
+// The record of a value whose __cuda_array_interface__ is of the simplest kind: version 3,
+// contiguous, of a type that NumPy can name, not empty. None for any other. For saves of thousands
+// of tensors, in which Python would take longer than everything else.
+py::object device_record(const py::str& name, const py::object& value) {
+  struct Names {
+    PyObject* interface = PyUnicode_InternFromString("__cuda_array_interface__");
+    PyObject* version = PyUnicode_InternFromString("version");
+    PyObject* typestr = PyUnicode_InternFromString("typestr");
+    PyObject* shape = PyUnicode_InternFromString("shape");
+    PyObject* data = PyUnicode_InternFromString("data");
+    PyObject* strides = PyUnicode_InternFromString("strides");
+    PyObject* mask = PyUnicode_InternFromString("mask");
+    PyObject* stream = PyUnicode_InternFromString("stream");
+  };
+  static const auto* const names = new Names;
+  const auto interface =
+      py::reinterpret_steal<py::object>(PyObject_GetAttr(value.ptr(), names->interface));
+  if (!interface) throw py::error_already_set();
+  if (!PyDict_CheckExact(interface.ptr())) return py::none();
+  const auto item = [&](PyObject* key) {
+    return py::handle(PyDict_GetItemWithError(interface.ptr(), key));
+  };
+  const py::handle version = item(names->version);
+  const py::handle typestr = item(names->typestr);
+  const py::handle shape = item(names->shape);
+  const py::handle data = item(names->data);
+  const auto is_absent = [](py::handle h) { return !h || h.is_none(); };
+  if (!version || !PyLong_Check(version.ptr()) || PyLong_AsLong(version.ptr()) != 3 || !typestr ||
+      !PyUnicode_Check(typestr.ptr()) || !shape || !PyTuple_CheckExact(shape.ptr()) || !data ||
+      !PyTuple_Check(data.ptr()) || PyTuple_GET_SIZE(data.ptr()) != 2 ||
+      !is_absent(item(names->strides)) || !is_absent(item(names->mask))) {
+    return py::none();
+  }
+  const ElementType* const type = find_typestr(py::cast<std::string_view>(typestr));
+  if (type == nullptr) return py::none();
+  uint64_t nbytes = type->nbytes;
+  for (const py::handle dim : py::reinterpret_borrow<py::tuple>(shape)) {
+    nbytes *= py::cast<uint64_t>(dim);
+  }
+  const auto pointer = py::cast<uintptr_t>(py::handle(PyTuple_GET_ITEM(data.ptr(), 0)));
+  const py::handle stream = item(names->stream);
+  std::optional<uintptr_t> handle;
+  if (!is_absent(stream)) handle = py::cast<uintptr_t>(stream);
+  if (nbytes == 0 || pointer == 0) return py::none();
+  const Device* const device = runtime().devices.device_of(reinterpret_cast<const void*>(pointer));
+  if (device == nullptr) return py::none();
+  return py::make_tuple(name, type->name, shape,
+                        std::make_unique<DeviceArray>(*device, pointer, nbytes, handle, value));
+}
+
 py::list backends() {
   using namespace py::literals;
   std::vector<BackendInfo> found;
@@ -908,6 +985,7 @@ PYBIND11_MODULE(_core, module) {
       .def_property_readonly("pointer", &DeviceArray::pointer)
       .def_property_readonly("nbytes", &DeviceArray::nbytes)
       .def_property_readonly("copy_alignment", &DeviceArray::copy_alignment);
+  module.def("device_record", &device_record, "name"_a, "value"_a);
   module.def("backends", &backends);
   module.def("add_backend", &add_backend, "capsule"_a, "origin"_a);
   module.def("load_backend", &load_backend, "path"_a);
