@@ -55,6 +55,17 @@ class DeviceArray:
     def assign(self, array: npt.NDArray[Any]) -> None:
         """Overwrite it with a C-contiguous array of as many bytes, after what the stream holds."""
 
+    def refresh(self, value: object) -> bool:
+        """Take the stream that a value's __cuda_array_interface__ names now.
+
+        False when that is not of version 3, or of other memory.
+        """
+
+    def sync(self) -> None:
+        """Wait for what the stream holds, where it is known."""
+
+    @property
+    def stream(self) -> int | None: ...
     @property
     def device(self) -> str: ...
     @property
@@ -87,7 +98,7 @@ def backend_of_dlpack_type(type: int) -> str:
     """The backend whose memory is of that DLPack device type, or ''."""
 
 def check_device(name: str) -> None:
-    """RuntimeError that says why, where a device ('cuda:1'; 'cuda' is its first) can't be used."""
+    """RuntimeError that says why, where a device ('cuda:1'; 'cuda': the first) can't be used."""
 
 def staging_stats() -> list[Staging]: ...
 def trim_staging() -> None: ...
@@ -154,11 +165,11 @@ class Job:
     def is_synchronous(self) -> bool:
         """Whether the caller has to wait until it is staged, for want of memory for a snapshot."""
 
-    def fence(self, stream: int, device: str | None) -> None:
+    def fence(self, stream: int, device: str | None, timeout: float) -> bool:
         """Make a raw stream wait, on the device, until the tensors may be overwritten.
 
         Of the device named, else of the first one saved from. Waits here until every copy is in the
-        save's own streams.
+        save's own streams; False when that takes longer than `timeout`.
         """
 
     def trace(self) -> list[tuple[str, int, int, float, float]]:

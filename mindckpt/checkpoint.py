@@ -157,8 +157,8 @@ def save_checkpoint(
 
     Raises:
         TypeError: An argument, an element of `save_obj` or a value of `append_dict` is of a wrong
-            type or can't be saved (a tensor on a device, elements that are objects or strings); or
-            an unknown keyword.
+            type or can't be saved (elements that are objects or strings, a device that can't be
+            used); or an unknown keyword.
         ValueError: A wrong length of `enc_key`, an unknown `enc_mode` (with a key), a name that is
             not Unicode, an int out of range, or a keyword out of range. None of these, nor a
             TypeError, leaves a trace.
@@ -246,7 +246,7 @@ def save_checkpoint(
     if is_async:
         running_saves.start(save)
         if job.is_synchronous():
-            save.staged.wait()
+            running_saves.wait_until_staged(save)
         return save
     running_saves.run(save)
     return None

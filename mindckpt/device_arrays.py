@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mindckpt import _core
-from mindckpt.arrays import Array, UnreadableError
+from mindckpt.arrays import Array, UnreadableError, is_device_array_type, payload_of
 from mindckpt.device import prepare_devices
 from mindckpt.dtypes import BY_NAME, BY_NUMPY, DType, from_name, from_numpy
 
@@ -46,16 +46,33 @@ class DeviceData:
         payload: The memory; b"" where there are no elements.
         dtype: The checkpoint type.
         shape: The length of each dimension.
+        source: The framework's tensor, whose stream may be another one later; None for memory of
+            our own.
     """
 
-    __slots__ = ("dtype", "payload", "shape")
+    __slots__ = ("dtype", "payload", "shape", "source")
 
     def __init__(
-        self, payload: _core.DeviceArray | bytes, dtype: DType, shape: tuple[int, ...]
+        self,
+        payload: _core.DeviceArray | bytes,
+        dtype: DType,
+        shape: tuple[int, ...],
+        source: object = None,
     ) -> None:
         self.payload = payload
         self.dtype = dtype
         self.shape = shape
+        self.source = source
+
+    def current(self) -> _core.DeviceArray | bytes:
+        """The memory with the stream that its tensor is written in now."""
+        if self.source is None or isinstance(self.payload, bytes):
+            return self.payload
+        if not is_device_array_type(type(self.source)) or not self.payload.refresh(self.source):
+            found, _, _ = payload_of(self.source, "a tensor on a device")
+            if isinstance(found, _core.DeviceArray) and found.nbytes == self.payload.nbytes:
+                self.payload = found
+        return self.payload
 
     @property
     def ndim(self) -> int:
@@ -74,13 +91,15 @@ class DeviceData:
 
     def reshape(self, shape: tuple[int, ...]) -> DeviceData:
         """The same memory under another shape of as many elements."""
-        return DeviceData(self.payload, self.dtype, shape)
+        return DeviceData(self.payload, self.dtype, shape, self.source)
 
     def to_host(self) -> Array:
         """A copy of the elements, after what their stream holds."""
         if isinstance(self.payload, bytes):
             return np.empty(self.shape, self.dtype.numpy)
-        return self.payload.to_host().view(self.dtype.numpy).reshape(self.shape)
+        payload = self.current()
+        assert not isinstance(payload, bytes)
+        return payload.to_host().view(self.dtype.numpy).reshape(self.shape)
 
     def assign(self, array: Array | DeviceData) -> None:
         """Overwrite the elements with as many others of the same type."""
@@ -91,29 +110,36 @@ class DeviceData:
                 return
             array = array.to_host()
         native = np.ascontiguousarray(array, self.dtype.numpy)
-        self.payload.assign(native.reshape(-1).view(np.uint8))
+        payload = self.current()
+        assert not isinstance(payload, bytes)
+        payload.assign(native.reshape(-1).view(np.uint8))
 
     def interface(self) -> dict[str, Any]:
-        """`__cuda_array_interface__`, version 3: the values are there, whatever the streams do.
+        """`__cuda_array_interface__`, version 3.
 
         Raises:
             AttributeError: The memory is none of CUDA's.
         """
         if not isinstance(self.payload, bytes) and not self.payload.device.startswith("cuda:"):
             raise AttributeError("the memory of a device that is not CUDA's")
-        pointer = 0 if isinstance(self.payload, bytes) else self.payload.pointer
+        payload = self.current()
+        pointer, stream = (
+            (0, None) if isinstance(payload, bytes) else (payload.pointer, payload.stream)
+        )
         return {
             "shape": self.shape,
             "typestr": self.dtype.numpy.str,
             "data": (pointer, False),
             "strides": None,
-            "stream": None,
+            "stream": stream or None,
             "version": 3,
         }
 
     def __dlpack__(self, *, stream: object = None, **_: object) -> object:
         if isinstance(self.payload, bytes):
             raise BufferError("a tensor without elements has no memory on a device")
+        # Whatever stream the consumer is going to read in: the values are there.
+        self.payload.sync()
         return _core.to_dlpack(self.payload, self.shape, self.dtype.name)
 
     def __dlpack_device__(self) -> tuple[int, int]:

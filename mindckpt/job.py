@@ -197,7 +197,9 @@ class SaveJob:
         if stream is None:
             self.staged.wait()
         else:
-            self._job.fence(raw_stream(stream), device)
+            handle = raw_stream(stream)
+            while not self._job.fence(handle, device, _POLL_SECONDS):
+                pass  # looks up for signals
 
     def _wait(self, timeout: float | None, state: str | None) -> bool:
         """Until a state is settled, or the end for None."""
@@ -338,6 +340,14 @@ class RunningSaves:
         try:
             self.start(save)
             save.result()
+        except BaseException:
+            save._abort()
+            raise
+
+    def wait_until_staged(self, save: SaveJob) -> None:
+        """Wait until the tensors may change; interrupted, cancel the save, which reads them."""
+        try:
+            save.staged.wait()
         except BaseException:
             save._abort()
             raise

@@ -269,7 +269,7 @@ def _array_and_dtype(data: object) -> tuple[Array | DeviceData, DType]:
     payload, dtype, shape = payload_of(data, "data", accepted)
     if isinstance(payload, np.ndarray):
         return payload, dtype
-    return DeviceData(payload, dtype, shape), dtype
+    return DeviceData(payload, dtype, shape, data), dtype
 
 
 def _is_of_python_numbers(data: object) -> bool:

@@ -191,7 +191,7 @@ def _record(
 
 
 def _payload(array: Array | DeviceData) -> Array | DeviceArray | bytes:
-    return array.payload if isinstance(array, DeviceData) else array
+    return array.current() if isinstance(array, DeviceData) else array
 
 
 def _appended_record(name: str, value: object) -> Record:

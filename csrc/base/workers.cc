@@ -22,28 +22,35 @@ int default_num_threads() {
 }
 
 void for_each_item(uint64_t begin, uint64_t end, int num_threads, const CancelFlag& cancel,
-                   const std::function<void(uint64_t, int)>& body) {
+                   const std::function<void(uint64_t, int)>& body,
+                   const std::function<void(int)>& at_end) {
   if (begin >= end) return;
   std::atomic<uint64_t> next{begin};
   std::atomic<bool> failed{false};
   std::exception_ptr first_error;
   std::mutex error_mutex;
 
+  const auto guarded = [&](const auto& act) {
+    try {
+      act();
+    } catch (...) {
+      const std::lock_guard lock(error_mutex);
+      if (!first_error) first_error = std::current_exception();
+      failed.store(true, std::memory_order_relaxed);
+    }
+  };
   const auto work = [&](int worker) {
     while (!failed.load(std::memory_order_relaxed)) {
       const uint64_t item = next.fetch_add(1, std::memory_order_relaxed);
-      if (item >= end) return;
-      try {
+      if (item >= end) break;
+      guarded([&] {
         if (cancel.load(std::memory_order_relaxed)) {
           throw Error(ErrorKind::kCancelled, "cancelled");
         }
         body(item, worker);
-      } catch (...) {
-        const std::lock_guard lock(error_mutex);
-        if (!first_error) first_error = std::current_exception();
-        failed.store(true, std::memory_order_relaxed);
-      }
+      });
     }
+    if (at_end) guarded([&] { at_end(worker); });
   };
 
   const uint64_t useful = std::min<uint64_t>(static_cast<uint64_t>(num_threads), end - begin);

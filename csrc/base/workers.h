@@ -17,7 +17,11 @@ using CancelFlag = std::atomic<bool>;
 // `num_threads` threads, the calling one among them; worker is in [0, num_threads). Returns when
 // all are done. The first exception is kept, the rest of the items are dropped, and it is rethrown
 // here. Throws Error(kCancelled) once `cancel` is set.
+//
+// `at_end`, where there is one, is called by each worker when it gets no more items, also after a
+// failure: so that it gives back what others may be waiting for.
 void for_each_item(uint64_t begin, uint64_t end, int num_threads, const CancelFlag& cancel,
-                   const std::function<void(uint64_t item, int worker)>& body);
+                   const std::function<void(uint64_t item, int worker)>& body,
+                   const std::function<void(int worker)>& at_end = {});
 
 }  // namespace mindckpt

@@ -11,7 +11,7 @@
          const mindckpt_device_backend* mindckpt_device_backend_v1(void);
 
      named in the environment variable MINDCKPT_DEVICE_PLUGINS (paths, separated by ':'), or loaded
-     by mindckpt.devices.load_plugin(path); or
+     by mindckpt.load_device_plugin(path); or
    - a Python package with an entry point in the group "mindckpt.devices" that is a function which
      returns a PyCapsule named "mindckpt_device_backend_v1" around the table.
 
@@ -84,7 +84,7 @@ typedef struct mindckpt_device_backend {
   /* DLDeviceType of its memory (2: CUDA, 12: extension device), by which DLPack tensors are known
      to be its own. 0: none, tensors are told by pointer_info alone. */
   int32_t dlpack_device_type;
-  /* Both addresses of a copy must be multiples of this power of two, at most 4096; 1 for any.
+  /* Both addresses of a copy must be multiples of this power of two, at most 256; 1 for any.
      Lengths are free. */
   uint32_t copy_alignment;
 

@@ -19,7 +19,7 @@ namespace mindckpt {
 namespace {
 
 // No staging memory is aligned to more.
-constexpr uint32_t kMostAlignment = 4096;
+constexpr uint32_t kMostAlignment = 256;
 
 bool is_name(const char* name) {
   if (name == nullptr || name[0] < 'a' || name[0] > 'z') return false;

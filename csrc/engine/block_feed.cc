@@ -9,7 +9,7 @@ namespace mindckpt {
 namespace {
 
 // Where pieces begin in a staging buffer: what every device's copies are content with.
-constexpr uint64_t kPieceAlignment = 64;
+constexpr uint64_t kPieceAlignment = 256;
 
 constexpr uint64_t align_up(uint64_t nbytes) {
   return (nbytes + kPieceAlignment - 1) / kPieceAlignment * kPieceAlignment;
@@ -36,8 +36,13 @@ BlockFeed::Block BlockFeed::take(uint64_t block) {
   Staged staged;
   if (!lanes_.empty()) {
     std::unique_lock lock(mutex_);
-    issue_ahead();
-    issue_through(block, lock);
+    try {
+      issue_ahead();
+      issue_through(block, lock);
+    } catch (...) {
+      fail();
+      throw;
+    }
     if (const auto found = staged_.find(block); found != staged_.end()) {
       staged = std::move(found->second);
       staged_.erase(found);
@@ -47,6 +52,7 @@ BlockFeed::Block BlockFeed::take(uint64_t block) {
     staged.block.pieces = image_.pieces(image_.block_begin(block), image_.block_nbytes(block));
     if (snapshot_ != nullptr) {
       for (const FileImage::Piece& piece : staged.block.pieces) {
+        MINDCKPT_CHECK(piece.device == nullptr);
         if (piece.payload == nullptr || !piece.payload->is_payload()) continue;
         snapshot_->wait_for({piece.payload->data + piece.offset, piece.nbytes});
       }
@@ -60,11 +66,27 @@ BlockFeed::Block BlockFeed::take(uint64_t block) {
 void BlockFeed::refill() {
   if (all_issued()) return;
   const std::unique_lock lock(mutex_, std::try_to_lock);
-  if (lock.owns_lock()) issue_ahead();  // else whoever has the mutex is at it
+  if (!lock.owns_lock()) return;  // whoever has the mutex is at it
+  try {
+    issue_ahead();
+  } catch (...) {
+    fail();
+    throw;
+  }
+}
+
+// Called with the mutex, from a handler. A block whose copies were not issued can't be taken, so no
+// other one is from now on; and what was issued is let go, as others may wait for its room.
+void BlockFeed::fail() noexcept {
+  if (!failed_) failed_ = std::current_exception();
+  for (const auto& lane : lanes_.all()) lane->stream.drain();
+  staged_.clear();
 }
 
 void BlockFeed::issue_through(uint64_t block, std::unique_lock<std::mutex>& lock) {
-  while (next_ <= block) {
+  while (true) {
+    if (failed_) std::rethrow_exception(failed_);
+    if (next_ > block) return;
     if (waiting_for_room_) {
       issued_.wait(lock);
       continue;
@@ -88,12 +110,14 @@ void BlockFeed::issue_through(uint64_t block, std::unique_lock<std::mutex>& lock
       lock.lock();
       waiting_for_room_ = false;
       issued_.notify_all();
+      if (failed_) std::rethrow_exception(failed_);
     }
     issue_next(std::move(lease));
   }
 }
 
 void BlockFeed::issue_ahead() {
+  if (failed_) std::rethrow_exception(failed_);
   if (waiting_for_room_) return;
   while (next_ < image_.num_blocks()) {
     Plan& plan = plan_next();
@@ -109,23 +133,16 @@ void BlockFeed::issue_ahead() {
 
 BlockFeed::Plan& BlockFeed::plan_next() {
   if (plan_) return *plan_;
-  Plan& plan = plan_.emplace();
+  Plan plan;
   plan.pieces = image_.pieces(image_.block_begin(next_), image_.block_nbytes(next_));
   for (const FileImage::Piece& piece : plan.pieces) {
     if (piece.device == nullptr) continue;
     CopyLane& lane = lanes_.of(piece.device);
-    if (plan.pool_lane == nullptr) {
-      plan.pool_lane = &lane;
-    } else if (&plan.pool_lane->device.backend() != &lane.device.backend()) {
-      // Pinned by one driver, memory is not pinned for another.
-      throw Error(ErrorKind::kInvalidArgument, "tensors of " + plan.pool_lane->device.name() +
-                                                   " and " + lane.device.name() +
-                                                   " can't be in one checkpoint");
-    }
+    if (plan.pool_lane == nullptr) plan.pool_lane = &lane;
     const auto copy = lane.aligned(piece.payload->data + piece.offset, piece.nbytes);
     plan.staging_nbytes += align_up(copy.nbytes);
   }
-  return plan;
+  return plan_.emplace(std::move(plan));
 }
 
 // Puts the next block's copies into the streams.
@@ -133,9 +150,15 @@ void BlockFeed::issue_next(StagingPool::Lease lease) {
   Plan plan = std::move(*plan_);
   plan_.reset();
   const uint64_t block = next_++;
+  if (plan.staging_nbytes > 0) issue(block, std::move(plan), std::move(lease));
+  // Only now: whoever reads it records an event behind the copies.
   if (next_ == image_.num_blocks()) all_issued_.store(true, std::memory_order_release);
-  if (plan.staging_nbytes == 0) return;
-  Staged staged;
+}
+
+void BlockFeed::issue(uint64_t block, Plan plan, StagingPool::Lease lease) {
+  // In its place before a copy is under way: when something is thrown, fail() waits for the copies
+  // before the lease goes.
+  Staged& staged = staged_[block];
   staged.issued = Clock::now();
   staged.block.pieces = std::move(plan.pieces);
   std::byte* to = lease.span().data();
@@ -150,18 +173,12 @@ void BlockFeed::issue_next(StagingPool::Lease lease) {
       to += align_up(copy.nbytes);
     }
     if (copies.empty()) continue;
-    try {
-      const DeviceBinding binding(lane->device);
-      DeviceEvent arrived = event_of(*lane);
-      lane->stream.copy(copies, CopyDirection::kToHost);
-      arrived.record(lane->stream.get());
-      staged.arrivals.push_back({lane.get(), std::move(arrived)});
-    } catch (...) {
-      for (const auto& any : lanes_.all()) any->stream.drain();
-      throw;
-    }
+    const DeviceBinding binding(lane->device);
+    DeviceEvent arrived = event_of(*lane);
+    lane->stream.copy(copies, CopyDirection::kToHost);
+    arrived.record(lane->stream.get());
+    staged.arrivals.push_back({lane.get(), std::move(arrived)});
   }
-  staged_.emplace(block, std::move(staged));
 }
 
 DeviceEvent BlockFeed::event_of(const CopyLane& lane) {

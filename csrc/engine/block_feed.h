@@ -3,6 +3,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <exception>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -70,6 +71,8 @@ class BlockFeed {
   void issue_ahead();
   Plan& plan_next();
   void issue_next(StagingPool::Lease lease);
+  void issue(uint64_t block, Plan plan, StagingPool::Lease lease);
+  void fail() noexcept;
   DeviceEvent event_of(const CopyLane& lane);
   void wait_for(uint64_t block, Staged& staged);
 
@@ -81,6 +84,7 @@ class BlockFeed {
 
   std::mutex mutex_;
   std::condition_variable issued_;
+  std::exception_ptr failed_;      // why no block can be taken any more
   bool waiting_for_room_ = false;  // one thread is, without the mutex: nobody else issues meanwhile
   uint64_t next_ = 0;              // the first block whose copies are not issued
   std::optional<Plan> plan_;       // of that block

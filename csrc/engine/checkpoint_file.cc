@@ -65,10 +65,14 @@ class Loader {
     const std::vector<Range> ranges = sealed_ != nullptr ? frames_to_open() : ranges_to_read();
     crcs_.resize(check_crc_ ? ranges.size() : 0);
     std::vector<Buffer> buffers(static_cast<size_t>(run.num_threads));
-    for_each_item(0, ranges.size(), run.num_threads, run.cancel, [&](uint64_t item, int worker) {
-      load_range(ranges[item], item, worker, buffers[static_cast<size_t>(worker)], run.cancel);
-    });
-    if (uploads_) uploads_->finish();
+    for_each_item(
+        0, ranges.size(), run.num_threads, run.cancel,
+        [&](uint64_t item, int worker) {
+          load_range(ranges[item], item, worker, buffers[static_cast<size_t>(worker)], run.cancel);
+        },
+        [&](int worker) {
+          if (uploads_) uploads_->finish(worker);
+        });
     if (check_crc_) compare_crc(ranges);
   }
 

@@ -13,6 +13,12 @@ CopyLanes::CopyLanes(const FileImage& image, StagingPools& pools) {
     if (device == nullptr || (!lanes_.empty() && &lanes_.back()->device == device)) continue;
     const auto same = [&](const auto& lane) { return &lane->device == device; };
     if (std::ranges::any_of(lanes_, same)) continue;
+    if (!lanes_.empty() && &lanes_.front()->device.backend() != &device->backend()) {
+      // Pinned by one driver, memory is not pinned for another; nor do streams know others' events.
+      throw Error(ErrorKind::kInvalidArgument, "tensors on " + lanes_.front()->device.name() +
+                                                   " and on " + device->name() +
+                                                   " can't be in one checkpoint");
+    }
     lanes_.push_back(std::make_unique<CopyLane>(*device, pools.of(*device)));
   }
 }

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "base/memory.h"
 
 namespace mindckpt {
 
@@ -40,7 +41,7 @@ class Copier {
     for (size_t turn = 0; !to.empty(); ++turn) {
       std::optional<Chunk>& chunk = chunks_[turn % chunks_.size()];
       finish(chunk);
-      const uint64_t nbytes = std::min<uint64_t>(kChunkBytes, to.size());
+      const uint64_t nbytes = std::min<uint64_t>(chunk_nbytes(), to.size());
       const uint64_t skew = reinterpret_cast<uintptr_t>(from) & (alignment - 1);
       chunk.emplace(Chunk{room_for(nbytes + skew, cancel),
                           DeviceEvent(staging_.device, EventUse::kHost), to.first(nbytes), skew});
@@ -53,10 +54,14 @@ class Copier {
   }
 
   void to_device(ByteView from, std::byte* to, const CancelFlag& cancel) {
+    if (reinterpret_cast<uintptr_t>(to) % staging_.device.backend().copy_alignment() != 0) {
+      throw Error(ErrorKind::kInvalidArgument,
+                  staging_.device.name() + " copies to aligned memory only, not into this view");
+    }
     for (size_t turn = 0; !from.empty(); ++turn) {
       std::optional<Chunk>& chunk = chunks_[turn % chunks_.size()];
       finish(chunk);
-      const uint64_t nbytes = std::min<uint64_t>(kChunkBytes, from.size());
+      const uint64_t nbytes = std::min<uint64_t>(chunk_nbytes(), from.size());
       chunk.emplace(
           Chunk{room_for(nbytes, cancel), DeviceEvent(staging_.device, EventUse::kHost), {}, 0});
       std::memcpy(chunk->lease.span().data(), from.data(), nbytes);
@@ -69,6 +74,11 @@ class Copier {
   }
 
  private:
+  uint64_t chunk_nbytes() const {
+    const uint64_t limit = staging_.pool.stats().limit_nbytes;
+    return std::min(kChunkBytes, std::max<uint64_t>(limit / 4 / kPageBytes, 1) * kPageBytes);
+  }
+
   // Nobody waits for room while it has some: two who did would wait for each other.
   StagingPool::Lease room_for(uint64_t nbytes, const CancelFlag& cancel) {
     if (auto room = staging_.pool.try_acquire(nbytes)) return std::move(*room);

@@ -46,6 +46,13 @@ void SaveJob::plan() {
   if (request_.num_threads == 0) request_.num_threads = default_num_threads();
   if (request_.block_bytes == 0) {
     request_.block_bytes = default_block_bytes(request_.cipher != nullptr, request_.num_threads);
+    // Several must fit the pool, or nothing would be copied ahead.
+    for (const TensorRef& tensor : request_.tensors) {
+      if (tensor.device == nullptr) continue;
+      const uint64_t limit = request_.staging->of(*tensor.device).pool.stats().limit_nbytes;
+      request_.block_bytes = std::min(request_.block_bytes, std::max<uint64_t>(limit / 8, 4096));
+      break;
+    }
   }
   ImageOptions options{request_.block_bytes, request_.crc, std::nullopt};
   if (request_.cipher) {
@@ -126,10 +133,7 @@ void SaveJob::pick_snapshot(const PayloadSizes& sizes) {
       why_not_device = error.what();
     }
   }
-  uint64_t kept = 0;
-  for (const auto& lane : lanes_->all()) kept += lane->staging.snapshots.kept_nbytes();
-  const uint64_t available = available_host_memory();
-  if (kept >= sizes.device_nbytes || available / 5 * 4 >= sizes.device_nbytes) {
+  if (fits_on_host(sizes)) {
     try {
       snapshot_->copy_to_host(image_, *lanes_);
       request_.snapshot = SnapshotPolicy::kHost;
@@ -140,11 +144,36 @@ void SaveJob::pick_snapshot(const PayloadSizes& sizes) {
       why_not_device += std::string("; ") + error.what();
     }
   } else {
-    why_not_device += "; the host has " + mib(available) + " available, which is too little";
+    why_not_device += "; the host has " + mib(available_host_memory()) + " available, too little";
   }
   request_.snapshot = SnapshotPolicy::kNone;
   stats_.snapshot_reason = why_not_device;
   is_synchronous_ = true;
+}
+
+// Whether there is memory for a pinned snapshot: kept from an earlier save, or free.
+bool SaveJob::fits_on_host(const PayloadSizes& sizes) const {
+  uint64_t kept = 0;
+  for (const auto& lane : lanes_->all()) kept += lane->staging.snapshots.kept_nbytes();
+  return kept >= sizes.device_nbytes || available_host_memory() / 5 * 4 >= sizes.device_nbytes;
+}
+
+// Where there is memory for it, all copies are put into the streams at once, so that fence() finds
+// them there. Else they go through the pool, block by block.
+void SaveJob::begin_lazy_snapshot() {
+  const PayloadSizes sizes = payload_sizes(image_);
+  if (sizes.device_nbytes == 0) return;
+  if (!fits_on_host(sizes)) {
+    stats_.snapshot_reason = "the host has too little memory for a copy: staged through the pool";
+    return;
+  }
+  try {
+    snapshot_->copy_to_host(image_, *lanes_);
+    staged_by_snapshot_ = sizes.host_nbytes == 0;
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kDevice || snapshot_->copies_devices()) throw;
+    stats_.snapshot_reason = std::string("staged through the pool: ") + error.what();
+  }
 }
 
 SaveJob::~SaveJob() {
@@ -177,13 +206,7 @@ void SaveJob::run() noexcept {
 void SaveJob::run_save() {
   // Watches the snapshot while this thread may have to wait for another save, and then writes.
   std::jthread watcher;
-  if (request_.snapshot == SnapshotPolicy::kLazy) {
-    const PayloadSizes sizes = payload_sizes(image_);
-    if (sizes.device_nbytes > 0 && available_host_memory() / 5 * 4 >= sizes.device_nbytes) {
-      snapshot_->copy_to_host(image_, *lanes_);
-      staged_by_snapshot_ = sizes.host_nbytes == 0;
-    }
-  }
+  if (request_.snapshot == SnapshotPolicy::kLazy) begin_lazy_snapshot();
   {
     const std::lock_guard lock(fence_mutex_);
     feed_ = std::make_unique<BlockFeed>(image_, *lanes_, snapshot_.get(), cancel_,
@@ -254,13 +277,14 @@ void SaveJob::settle_all(const std::exception_ptr& error) {
   changed_.notify_all();
 }
 
-void SaveJob::fence(const Producer& producer) {
+bool SaveJob::fence(const Producer& producer, Clock::time_point deadline) {
   constexpr auto kPoll = std::chrono::microseconds(100);
   while (!settled(SaveState::kStaged) && !hold_up(producer)) {
+    if (Clock::now() >= deadline) return false;
     std::this_thread::sleep_for(kPoll);
   }
   // No stream can wait for what a thread reads.
-  if (reads_host_payloads_) wait(SaveState::kStaged, std::nullopt);
+  return !reads_host_payloads_ || wait(SaveState::kStaged, deadline);
 }
 
 // Whether all copies were in the lanes' streams, so that the producer's could be made to wait.
@@ -268,6 +292,11 @@ bool SaveJob::hold_up(const Producer& producer) {
   // The lanes live as long as it is held; what the job does at its end waits.
   const std::lock_guard lock(fence_mutex_);
   if (feed_ == nullptr) return false;
+  if (!lanes_->empty() && &lanes_->all().front()->device.backend() != &producer.device->backend()) {
+    throw Error(ErrorKind::kInvalidArgument, "the stream is of " + producer.device->name() +
+                                                 ", the tensors are on " +
+                                                 lanes_->all().front()->device.name());
+  }
   if (snapshot_->copies_devices()) {
     snapshot_->hold_up({producer});
     return true;

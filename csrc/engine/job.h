@@ -85,7 +85,8 @@ class SaveJob {
   // The caller's stream does nothing more until the payloads may change; the host waits only until
   // the last copy is in its stream, which takes long only where there was no memory for a snapshot.
   // Throws Error(kDevice); a save that has failed holds nothing up.
-  void fence(const Producer& producer);
+  // False when it is not that far by the deadline.
+  bool fence(const Producer& producer, Clock::time_point deadline);
 
   // Whether the caller has to wait until it is staged, because there was no memory for a snapshot.
   bool is_synchronous() const noexcept { return is_synchronous_; }
@@ -111,6 +112,8 @@ class SaveJob {
   void plan();
   void begin_snapshot();
   void pick_snapshot(const PayloadSizes& sizes);
+  bool fits_on_host(const PayloadSizes& sizes) const;
+  void begin_lazy_snapshot();
   void run() noexcept;
   void run_save();
   void wait_for_predecessor();

@@ -104,11 +104,13 @@ class Saver {
   void save_block(Turn turn, BlockFeed::Block taken) {
     const uint64_t block = turn.block;
     Staging& staging = staging_[static_cast<size_t>(turn.worker)];
-    // Where the payloads themselves are read to the end, and not a copy of them.
-    const bool has_lease = static_cast<bool>(taken.lease);
     const std::vector<ByteView> plain =
         fill(taken.pieces, turn, seal_.cipher ? 1 : kMaxPiecesInPlace);
-    const bool is_copy = has_lease || is_in(staging.plain, plain);
+    // Else the payloads themselves are read to the end.
+    const bool is_copy =
+        is_in(staging.plain, plain) || std::ranges::none_of(taken.pieces, [](const auto& piece) {
+          return piece.payload != nullptr;
+        });
     if (is_copy) count_staged();
     if (image_.has_crc()) crcs_[block] = checksum(plain, turn);
     const uint64_t begin = seal_.block_begin(image_, block);

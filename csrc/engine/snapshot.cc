@@ -46,6 +46,12 @@ uint64_t available_host_memory() {
   std::ifstream limit_file("/sys/fs/cgroup/memory.max");
   std::ifstream used_file("/sys/fs/cgroup/memory.current");
   if (limit_file >> limit && used_file >> used) {
+    // The page cache counts as used, and goes when memory is asked for.
+    std::ifstream statistics("/sys/fs/cgroup/memory.stat");
+    uint64_t nbytes = 0;
+    for (std::string field; statistics >> field >> nbytes;) {
+      if (field == "inactive_file") used -= std::min(used, nbytes);
+    }
     available = std::min(available, limit > used ? limit - used : 0);
   }
   return available;

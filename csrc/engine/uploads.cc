@@ -93,9 +93,17 @@ uint64_t Uploads::most_nbytes() const {
   return std::max<uint64_t>(lanes_.front()->staging.pool.stats().limit_nbytes / 2, kPageBytes);
 }
 
-void Uploads::finish() {
-  for (Worker& worker : workers_) {
+void Uploads::finish(int worker_index) {
+  Worker& worker = workers_[static_cast<size_t>(worker_index)];
+  try {
+    // What was put into a stream and not submitted, by a block that failed.
+    if (!worker.used.empty()) submit(worker_index);
     while (!worker.in_flight.empty()) wait_for_oldest(worker);
+    worker.filling = {};
+  } catch (...) {
+    for (const auto& lane : lanes_) lane->stream.drain();
+    worker = {};
+    throw;
   }
 }
 

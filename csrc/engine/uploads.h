@@ -50,7 +50,9 @@ class Uploads {
   // What begin() can always give: half of the pool.
   uint64_t most_nbytes() const;
 
-  void finish();  // waits until all have ended; throws what went wrong with them
+  // A worker's last call, also after a failure: waits until its copies have ended, and gives back
+  // the memory that others may be waiting for. Throws what went wrong with them.
+  void finish(int worker);
 
  private:
   struct Block {

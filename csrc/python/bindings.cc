@@ -130,6 +130,23 @@ Runtime& runtime() {
   return *only;
 }
 
+// The keys of __cuda_array_interface__, made once.
+struct InterfaceNames {
+  PyObject* interface = PyUnicode_InternFromString("__cuda_array_interface__");
+  PyObject* version = PyUnicode_InternFromString("version");
+  PyObject* typestr = PyUnicode_InternFromString("typestr");
+  PyObject* shape = PyUnicode_InternFromString("shape");
+  PyObject* data = PyUnicode_InternFromString("data");
+  PyObject* strides = PyUnicode_InternFromString("strides");
+  PyObject* mask = PyUnicode_InternFromString("mask");
+  PyObject* stream = PyUnicode_InternFromString("stream");
+};
+
+const InterfaceNames* interface_names() {
+  static const auto* const names = new InterfaceNames;
+  return names;
+}
+
 // The contiguous memory of a tensor on a device, kept alive by its owner.
 class DeviceArray {
  public:
@@ -199,6 +216,38 @@ class DeviceArray {
     return py::array_t<uint8_t>({static_cast<py::ssize_t>(nbytes_)}, {}, data, owner);
   }
 
+  // Takes the stream that the tensor's array interface (version 3) names now, if it is of this
+  // memory.
+  bool refresh(const py::object& value) {
+    const InterfaceNames* const names = interface_names();
+    const auto interface =
+        py::reinterpret_steal<py::object>(PyObject_GetAttr(value.ptr(), names->interface));
+    if (!interface) throw py::error_already_set();
+    if (!PyDict_CheckExact(interface.ptr())) return false;
+    const auto item = [&](PyObject* key) { return PyDict_GetItemWithError(interface.ptr(), key); };
+    PyObject* const version = item(names->version);
+    PyObject* const data = item(names->data);
+    PyObject* const stream = item(names->stream);
+    if (version == nullptr || PyLong_AsLong(version) != 3 || data == nullptr ||
+        !PyTuple_Check(data) || PyTuple_GET_SIZE(data) != 2 ||
+        PyLong_AsUnsignedLongLong(PyTuple_GET_ITEM(data, 0)) != pointer_ ||
+        (stream != nullptr && stream != Py_None && !PyLong_Check(stream))) {
+      PyErr_Clear();
+      return false;
+    }
+    stream_.reset();
+    if (stream != nullptr && stream != Py_None) stream_ = PyLong_AsUnsignedLongLong(stream);
+    return true;
+  }
+
+  // Waits for what its stream holds, or without one for nothing.
+  void sync() const {
+    if (!stream_) return;
+    const py::gil_scoped_release release;
+    const DeviceBinding binding(*device_);
+    device_->check(device_->backend().table().stream_sync(*stream()), "stream_sync");
+  }
+
   void assign(const py::array& from) const {
     if (!is_c_contiguous(from) || static_cast<uint64_t>(from.nbytes()) != nbytes_) {
       throw py::value_error("only a contiguous array of the same length can be assigned");
@@ -261,17 +310,7 @@ const ElementType* find_typestr(std::string_view typestr) {
 // contiguous, of a type that NumPy can name, not empty. None for any other. For saves of thousands
 // of tensors, in which Python would take longer than everything else.
 py::object device_record(const py::str& name, const py::object& value) {
-  struct Names {
-    PyObject* interface = PyUnicode_InternFromString("__cuda_array_interface__");
-    PyObject* version = PyUnicode_InternFromString("version");
-    PyObject* typestr = PyUnicode_InternFromString("typestr");
-    PyObject* shape = PyUnicode_InternFromString("shape");
-    PyObject* data = PyUnicode_InternFromString("data");
-    PyObject* strides = PyUnicode_InternFromString("strides");
-    PyObject* mask = PyUnicode_InternFromString("mask");
-    PyObject* stream = PyUnicode_InternFromString("stream");
-  };
-  static const auto* const names = new Names;
+  const InterfaceNames* const names = interface_names();
   const auto interface =
       py::reinterpret_steal<py::object>(PyObject_GetAttr(value.ptr(), names->interface));
   if (!interface) throw py::error_already_set();
@@ -293,11 +332,23 @@ py::object device_record(const py::str& name, const py::object& value) {
   const ElementType* const type = find_typestr(py::cast<std::string_view>(typestr));
   if (type == nullptr) return py::none();
   uint64_t nbytes = type->nbytes;
+  // Any number that makes no sense is left to whoever can say what is wrong with it.
+  constexpr uint64_t kMost = uint64_t{1} << 62;
   for (const py::handle dim : py::reinterpret_borrow<py::tuple>(shape)) {
-    nbytes *= py::cast<uint64_t>(dim);
+    if (!PyLong_CheckExact(dim.ptr())) return py::none();
+    const long long length = PyLong_AsLongLong(dim.ptr());
+    if (length <= 0 || static_cast<uint64_t>(length) > kMost / nbytes) {
+      PyErr_Clear();
+      return py::none();
+    }
+    nbytes *= static_cast<uint64_t>(length);
   }
-  const auto pointer = py::cast<uintptr_t>(py::handle(PyTuple_GET_ITEM(data.ptr(), 0)));
+  const py::handle number = PyTuple_GET_ITEM(data.ptr(), 0);
   const py::handle stream = item(names->stream);
+  if (!PyLong_Check(number.ptr()) || !(is_absent(stream) || PyLong_Check(stream.ptr()))) {
+    return py::none();
+  }
+  const auto pointer = py::cast<uintptr_t>(number);
   std::optional<uintptr_t> handle;
   if (!is_absent(stream)) handle = py::cast<uintptr_t>(stream);
   if (nbytes == 0 || pointer == 0) return py::none();
@@ -473,12 +524,13 @@ class PyJob {
   bool is_synchronous() const { return job_->is_synchronous(); }
 
   // The stream is one of the device of that name, else of the first one that is saved from.
-  void fence(uintptr_t stream, const std::optional<std::string>& device_name) const {
+  bool fence(uintptr_t stream, const std::optional<std::string>& device_name,
+             double timeout) const {
     check_started();
     const Device* device = device_name ? &DeviceArray::named(*device_name) : device_;
     if (device == nullptr) throw py::value_error("the save is from no device: no stream can wait");
     const py::gil_scoped_release release;
-    job_->fence({device, reinterpret_cast<void*>(stream)});
+    return job_->fence({device, reinterpret_cast<void*>(stream)}, *deadline(timeout));
   }
   // What is not read any more need not be kept.
   void release_arrays() {
@@ -530,13 +582,7 @@ SnapshotPolicy parse_snapshot(const std::string& name) {
 
 // The streams in which the tensors of a save were made, each once.
 void add_producer(SaveRequest& request, const DeviceArray& array,
-                  std::optional<uintptr_t> known_stream) {
-  const std::optional<void*> stream =
-      known_stream ? reinterpret_cast<void*>(*known_stream) : array.stream();
-  if (!stream) {
-    request.has_unknown_producer = true;
-    return;
-  }
+                  const std::optional<void*>& stream) {
   const auto same = [&](const Producer& producer) {
     return producer.stream == *stream && producer.device == &array.device();
   };
@@ -574,7 +620,14 @@ std::unique_ptr<PyJob> prepare_save(const py::sequence& records, const py::str& 
     const py::object payload = py::cast<py::tuple>(record)[3];
     const auto* array = py::cast<const DeviceArray*>(payload);
     if (first_device == nullptr) first_device = &array->device();
-    add_producer(request, *array, stream);
+    if (stream && first_device != &array->device()) {
+      throw py::value_error("stream is of one device, and the tensors are on " +
+                            first_device->name() + " and " + array->device_name());
+    }
+    // Both, where both are known: a copy that a framework made on the way is in the tensor's own.
+    if (array->stream()) add_producer(request, *array, array->stream());
+    if (stream) add_producer(request, *array, reinterpret_cast<void*>(*stream));
+    if (!stream && !array->stream()) request.has_unknown_producer = true;
   }
 
   const std::string resolved = request.path;
@@ -950,7 +1003,8 @@ py::capsule to_dlpack(const py::object& array, std::vector<int64_t> shape,
                               0};
   exported->managed.manager = exported.get();
   exported->managed.deleter = [](dlpack::ManagedTensor* managed) {
-    const py::gil_scoped_acquire acquire;  // frameworks free tensors on threads of their own
+    if (!Py_IsInitialized()) return;       // some are freed after the interpreter has ended
+    const py::gil_scoped_acquire acquire;  // and some on threads of their framework
     delete static_cast<Exported*>(managed->manager);
   };
   py::capsule capsule(&exported->managed, "dltensor", [](PyObject* unused) {
@@ -979,6 +1033,14 @@ PYBIND11_MODULE(_core, module) {
       .def_static("allocate", &DeviceArray::allocate, "device"_a, "nbytes"_a)
       .def("to_host", &DeviceArray::to_host)
       .def("assign", &DeviceArray::assign, "array"_a)
+      .def("sync", &DeviceArray::sync)
+      .def("refresh", &DeviceArray::refresh, "value"_a)
+      .def_property_readonly("stream",
+                             [](const DeviceArray& array) -> std::optional<uintptr_t> {
+                               const auto stream = array.stream();
+                               if (!stream) return std::nullopt;
+                               return reinterpret_cast<uintptr_t>(*stream);
+                             })
       .def_property_readonly("device", &DeviceArray::device_name)
       .def_property_readonly("ordinal", &DeviceArray::ordinal)
       .def_property_readonly("dlpack_device_type", &DeviceArray::dlpack_device_type)
@@ -1011,7 +1073,7 @@ PYBIND11_MODULE(_core, module) {
       .def("settled", &PyJob::settled, "state"_a)
       .def("reached", &PyJob::reached, "state"_a)
       .def("is_synchronous", &PyJob::is_synchronous)
-      .def("fence", &PyJob::fence, "stream"_a, "device"_a.none(true))
+      .def("fence", &PyJob::fence, "stream"_a, "device"_a.none(true), "timeout"_a)
       .def("release_arrays", &PyJob::release_arrays)
       .def("trace", &PyJob::trace)
       .def("result", &PyJob::result);

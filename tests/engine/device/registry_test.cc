@@ -277,7 +277,7 @@ TEST_CASE("an alignment that is no power of two or more than a page is refused")
   for (const uint32_t alignment : {0U, 3U, 48U, 8192U, 0xFFFFFFFFU}) {
     mindckpt_device_backend table = minimal_table();
     table.copy_alignment = alignment;
-    CHECK(refusal_of(table) == "its copy_alignment must be a power of two and at most 4096, not " +
+    CHECK(refusal_of(table) == "its copy_alignment must be a power of two and at most 256, not " +
                                    std::to_string(alignment));
   }
 }

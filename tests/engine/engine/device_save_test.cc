@@ -29,6 +29,7 @@ using test::SharedCipher;
 using Names = std::vector<std::string>;
 
 constexpr uint64_t kKiB = 1024;
+constexpr Clock::time_point kNever = Clock::time_point::max();
 
 struct Fixture : test::DeviceFixture {
   explicit Fixture(const std::string& backend, uint64_t staging_limit = 256 * kKiB)
@@ -161,7 +162,8 @@ void save_and_overwrite(Fixture& fixture, const DeviceParameters& on_device, Sna
   request.snapshot = policy;
   const auto job = std::make_shared<SaveJob>(std::move(request));
   job->start(nullptr);
-  if (fenced && policy == SnapshotPolicy::kLazy) job->fence({&fixture.device, fixture.stream});
+  if (fenced && policy == SnapshotPolicy::kLazy)
+    job->fence({&fixture.device, fixture.stream}, kNever);
   on_device.overwrite(fixture.stream, 0xEE);
   job->wait(std::nullopt);
   job->result();
@@ -221,7 +223,7 @@ TEST_CASE("no call of an asynchronous save waits for the device") {
     SaveRequest request = fixture.request(on_device);
     request.snapshot = policy;
     const auto job = Fixture::start(std::move(request));
-    job->fence({&fixture.device, fixture.stream});
+    job->fence({&fixture.device, fixture.stream}, kNever);
     on_device.overwrite(fixture.stream, 0xEE);
     CHECK_FALSE(job->settled(SaveState::kStaged));
     fixture.stand_in.stream_resume(fixture.stream);
@@ -354,7 +356,7 @@ bool may_leave_behind(const std::string& function) {
 
 // Every function of the driver, each of its calls: whichever fails, the save says so and leaves
 // nothing behind, and the next one works.
-void fail_at_every_call(const std::string& backend, SnapshotPolicy policy) {
+void fail_at_every_call(const std::string& backend, SnapshotPolicy policy, int num_threads) {
   test::Parameters parameters(11);
   parameters.add("a", "Float32", {700}).add("b", "Int8", {3}).add("c", "Float16", {2, 1000});
   Fixture fixture(backend, 16 * kKiB);
@@ -364,7 +366,7 @@ void fail_at_every_call(const std::string& backend, SnapshotPolicy policy) {
     SaveRequest wanted = fixture.request(on_device);
     wanted.snapshot = policy;
     wanted.block_bytes = 2 * kKiB;
-    wanted.num_threads = 1;
+    wanted.num_threads = num_threads;
     return wanted;
   };
   for (const std::string& function : lines_of(fixture.stand_in.functions())) {
@@ -372,6 +374,7 @@ void fail_at_every_call(const std::string& backend, SnapshotPolicy policy) {
       CAPTURE(backend);
       CAPTURE(function);
       CAPTURE(nth);
+      CAPTURE(num_threads);
       const auto before = living(fixture.stand_in);
       const int64_t calls = fixture.stand_in.calls(function.c_str());
       fixture.stand_in.fail(function.c_str(), nth);
@@ -404,7 +407,7 @@ TEST_CASE("every call of the driver may fail in a save") {
   for (const std::string& backend : every_backend()) {
     for (const SnapshotPolicy policy : {SnapshotPolicy::kNone, SnapshotPolicy::kHost,
                                         SnapshotPolicy::kDevice, SnapshotPolicy::kLazy}) {
-      fail_at_every_call(backend, policy);
+      for (const int num_threads : {1, 4}) fail_at_every_call(backend, policy, num_threads);
     }
   }
 }
@@ -451,6 +454,114 @@ TEST_CASE("a load puts every payload in its place on the device") {
   }
 }
 
+TEST_CASE("a load with many threads and little staging memory ends, well or not") {
+  test::Parameters parameters(14);
+  add_model(parameters);
+  Fixture fixture("sim", 256 * kKiB);
+  const DeviceParameters on_device(fixture.stand_in, parameters,
+                                   [&](size_t) { return &fixture.device; });
+  const SharedCipher cipher = cipher_of({CipherMode::kAesGcm, 16});
+  Fixture::save(fixture.request(on_device, cipher));
+  Bytes damaged = test::bytes_of(test::read_file(fixture.path));
+  damaged[damaged.size() / 2] ^= std::byte{1};
+  const std::string damaged_path = fixture.folder.path("damaged.ckpt");
+  test::write_file(damaged_path, damaged);
+  const auto load = [&](const std::string& path, int num_threads) {
+    const CheckpointFile file(path, cipher);
+    std::vector<Target> targets;
+    for (size_t i = 0; i < file.entries().size(); ++i) {
+      const TensorRef& tensor = on_device.refs()[i];
+      if (tensor.device == nullptr) continue;
+      targets.push_back({i, const_cast<std::byte*>(tensor.layout.data), tensor.device});
+    }
+    const CancelFlag never{false};
+    file.read(targets, false, {num_threads, never, &fixture.pools, {}});
+  };
+  const auto before = living(fixture.stand_in);
+  for (const uint64_t limit : {8 * kKiB, 12 * kKiB, 32 * kKiB}) {
+    fixture.pools.set_limit(limit);
+    for (const int num_threads : {1, 3, 16}) {
+      load(fixture.path, num_threads);
+      CHECK(error_of([&] { load(damaged_path, num_threads); }).kind() == ErrorKind::kDecryption);
+    }
+  }
+  fixture.pools.trim();
+  const auto after = living(fixture.stand_in);
+  CHECK(after.at("event") == before.at("event"));
+  CHECK(after.at("stream") == before.at("stream"));
+}
+
+TEST_CASE("a block is staged when its host payloads were read, too") {
+  test::Parameters parameters(15);
+  parameters.add("on_device", "Int8", {1000}).add("on_host", "Int8", {1000});
+  {
+    Fixture fixture("sim");
+    const DeviceParameters mixed(fixture.stand_in, parameters,
+                                 [&](size_t i) { return i == 0 ? &fixture.device : nullptr; });
+    // One block, written from its pieces: nothing may be overwritten before it is.
+    FileImage image = FileImage::plan(mixed.refs(), {64 * kKiB, false, std::nullopt});
+    CopyLanes lanes(image, fixture.pools);
+    const CancelFlag never{false};
+    BlockFeed feed(image, lanes, nullptr, never);
+    std::atomic<uint64_t> written{0};
+    bool staged = false;
+    // Whether it counted as staged before it was written.
+    class Watching final : public Sink {
+     public:
+      Watching(test::MemorySink& sink, const bool& was_staged) : sink_(sink), staged_(was_staged) {}
+      void write_at(uint64_t offset, std::span<const ByteView> pieces) override {
+        CHECK_FALSE(staged_);
+        sink_.write_at(offset, pieces);
+      }
+      void sync() override { sink_.sync(); }
+      void commit() override { sink_.commit(); }
+
+     private:
+      test::MemorySink& sink_;
+      const bool& staged_;
+    };
+    test::MemorySink memory(image.nbytes());
+    Watching sink(memory, staged);
+    SaveStats stats;
+    save(image, {}, feed, sink, {1, never, written, [&] { staged = true; }, {}}, stats);
+    CHECK(staged);
+    CHECK(test::text_of(memory.bytes()) == parameters.file(false));
+  }
+}
+
+TEST_CASE("tensors of two backends in one file are refused before anything is done") {
+  test::Parameters parameters(16);
+  parameters.add("a", "Int8", {1000}).add("b", "Int8", {1000});
+  Fixture sim("sim");
+  Fixture cuda("cuda");
+  const DeviceParameters first(sim.stand_in, parameters,
+                               [&](size_t i) { return i == 0 ? &sim.device : nullptr; });
+  const DeviceParameters second(cuda.stand_in, parameters,
+                                [&](size_t i) { return i == 1 ? &cuda.device : nullptr; });
+  for (const SnapshotPolicy policy : {SnapshotPolicy::kNone, SnapshotPolicy::kDevice}) {
+    SaveRequest request = sim.request(first);
+    request.tensors[1] = second.refs()[1];
+    request.snapshot = policy;
+    const Error error = error_of([&] { Fixture::save(std::move(request)); });
+    CHECK(error.kind() == ErrorKind::kInvalidArgument);
+    CHECK(std::string(error.what()).find("sim:0") != std::string::npos);
+    CHECK(std::string(error.what()).find("cuda:0") != std::string::npos);
+  }
+  CHECK(sim.folder.names().empty());
+}
+
+TEST_CASE("blocks are picked to fit a small pool") {
+  test::Parameters parameters(17);
+  parameters.add("a", "Float32", {1'000'000});
+  Fixture fixture("sim", 1024 * kKiB);
+  const DeviceParameters on_device(fixture.stand_in, parameters,
+                                   [&](size_t) { return &fixture.device; });
+  SaveRequest request = fixture.request(on_device);
+  request.block_bytes = 0;
+  Fixture::save(std::move(request));
+  CHECK((test::read_file(fixture.path) == parameters.file(false)));
+}
+
 TEST_CASE("single tensors are copied both ways, whatever their size and place") {
   for (const std::string& backend : every_backend()) {
     CAPTURE(backend);
@@ -461,10 +572,6 @@ TEST_CASE("single tensors are copied both ways, whatever their size and place") 
     const Bytes original = random.bytes(kNbytes);
     DeviceStaging& staging = fixture.pools.of(fixture.device);
     const CancelFlag never{false};
-    CHECK(error_of([&] {
-            copy_to_device(staging, fixture.stream, original, memory, never);
-          }).kind() == ErrorKind::kInvalidArgument);  // more than the pool
-    fixture.pools.set_limit(uint64_t{16} << 20);
     copy_to_device(staging, fixture.stream, original, memory, never);
     for (const size_t begin : {0, 1, 63, 64, 4097}) {
       for (const size_t nbytes : {size_t{0}, size_t{1}, size_t{100}, kNbytes - begin}) {
