@@ -11,7 +11,7 @@ NO_ASLR = $(shell setarch -R true 2>/dev/null && echo setarch -R)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test sanitize lint format interop bench clean distclean
+.PHONY: help demo test sanitize lint format interop gpu bench clean distclean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*  ## /  make \1\t/p' Makefile | expand -t 18
@@ -23,7 +23,7 @@ demo:  ## save and load LeNet5 in every mode, with sizes and speeds
 test:  ## the engine's tests (ctest) and the Python tests
 	@$(BOOTSTRAP) --extra test
 	$(IN_VENV) cmake --workflow --preset release
-	$(IN_VENV) python -m pytest --ignore=tests/interop tests
+	$(IN_VENV) python -m pytest --ignore=tests/interop --ignore=tests/gpu tests
 
 sanitize:  ## the engine's tests under ASan with UBSan, and under TSan
 	@$(BOOTSTRAP) --extra test
@@ -48,6 +48,9 @@ format:  ## rewrite C++ and Python as `make lint` wants them
 interop:  ## files exchanged with the real MindSpore, in .venv-interop
 	@"$(PYTHON)" tools/interop.py
 
+gpu:  ## tests and benchmarks on a CUDA GPU, in .venv-gpu; uses no network
+	@"$(PYTHON)" tools/gpu.py
+
 bench:  ## host_save.py against raw loops, and against MindSpore where it is installed
 	@$(BOOTSTRAP) --extra bench
 	$(IN_VENV) python benchmarks/host_save.py
@@ -57,4 +60,4 @@ clean:  ## remove build outputs and caches
 	find . -name .git -prune -o -name '.venv*' -prune -o -name __pycache__ -exec rm -rf {} +
 
 distclean: clean  ## and the virtual environments
-	rm -rf .venv .venv-interop
+	rm -rf .venv .venv-interop .venv-gpu

@@ -98,7 +98,7 @@ def backend_of_dlpack_type(type: int) -> str:
     """The backend whose memory is of that DLPack device type, or ''."""
 
 def check_device(name: str) -> None:
-    """RuntimeError that says why, where a device ('cuda:1'; 'cuda': the first) can't be used."""
+    """RuntimeError that says why a device can't be used: 'cuda:1', or 'cuda' for the first."""
 
 def staging_stats() -> list[Staging]: ...
 def trim_staging() -> None: ...

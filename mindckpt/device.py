@@ -113,6 +113,7 @@ def set_staging_limit(nbytes: int) -> None:
     if isinstance(nbytes, bool) or not isinstance(nbytes, int):
         raise TypeError(f"nbytes must be an int, got {type_name(nbytes)}")
     _check_limit("nbytes", nbytes)
+    _load_entry_points()  # with which the environment's limit is set
     _core.set_staging_limit(nbytes)
 
 

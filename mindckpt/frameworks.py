@@ -69,6 +69,8 @@ class Destinations:
         backend = (device or "").partition(":")[0]
         if device is not None and framework == "cupy" and backend != "cuda":
             raise ValueError(f"CuPy has no arrays on {device!r}")
+        if device is not None and framework == "mindspore" and backend != "ascend":
+            raise ValueError(f"MindSpore has no tensors of ours on {device!r}")
         if device is not None and framework == "torch" and backend not in _TORCH_DEVICES:
             raise ValueError(f"torch has no tensors on {device!r}")
 
@@ -99,6 +101,8 @@ class Destinations:
             check_crc = False  # it has been
         else:  # copies to the device can't begin where a block does
             on_host = sorted(on_host + on_device)
+        if memory and not on_host:
+            return self._in_order([entries[index] for index in indices], made, {})
         host = dict(
             zip(
                 on_host,
@@ -151,7 +155,8 @@ class Destinations:
             memory = _core.DeviceArray.allocate(self._device, nbytes)
             return DeviceData(memory, dtype, dims), memory
         payload, _, _ = payload_of(tensor, f"a {self._framework} tensor for {name!r}")
-        assert isinstance(payload, _core.DeviceArray)
+        if not isinstance(payload, _core.DeviceArray):
+            raise RuntimeError(f"{self._framework} made a tensor that is not on {self._device}")
         return tensor, payload
 
     def _finished(self, tensor: Any, dtype: DType, name: str) -> Any:

@@ -156,6 +156,45 @@ def test_tensors_of_an_unknown_stream_are_copied_before_the_call_returns(
         assert_holds(load_checkpoint(tmp_path / "a.ckpt"), values)
 
 
+def test_a_parameter_is_saved_in_the_stream_that_its_tensor_is_in_now(
+    tmp_path: pathlib.Path, device: StandIn, stream: int
+) -> None:
+    value = np.arange(5000, dtype=np.float32)
+    array = device.array(value, stream=device.stream_create(0))
+    net = nn.Cell()
+    net.on_device, net.on_host = Parameter(array), Parameter(value[:9])
+    array.stream = stream  # training goes on in another
+    device.stream_pause(stream)
+    array.fill(0)
+    job = save_checkpoint(net, tmp_path / "a.ckpt", async_save=True, snapshot="device")
+    assert job is not None
+    assert not job.staged.wait(0.05)
+    device.stream_resume(stream)
+    job.result()
+    expected = {"on_device": np.zeros_like(value), "on_host": value[:9]}
+    assert_holds(load_checkpoint(tmp_path / "a.ckpt"), expected)
+
+
+def test_a_stream_that_is_named_is_waited_for_beside_the_tensors_own(
+    tmp_path: pathlib.Path, device: StandIn, stream: int
+) -> None:
+    value = np.arange(5000, dtype=np.float32)
+    array = device.array(value, stream=stream)
+    other = device.stream_create(0)
+    for late, named in ((stream, other), (other, other)):
+        device.stream_pause(late)
+        job = save_checkpoint(
+            {"w": array}, tmp_path / "a.ckpt", async_save=True, snapshot="lazy", stream=named
+        )
+        assert job is not None
+        assert not job.staged.wait(0.05)
+        device.stream_resume(late)
+        job.result()
+    tensors = {"a": array, "b": device.array(value, device=1)}
+    with pytest.raises(ValueError, match="stream"):
+        save_checkpoint(tensors, tmp_path / "b.ckpt", stream=other)
+
+
 def test_the_tensors_live_until_they_are_staged(
     tmp_path: pathlib.Path, device: StandIn, stream: int
 ) -> None:
@@ -408,6 +447,8 @@ def test_staging_is_bounded_seen_and_given_back(tmp_path: pathlib.Path) -> None:
     mindckpt.set_staging_limit(1 << 20)
     try:
         value = np.arange(3_000_000, dtype=np.float32)
+        save_checkpoint({"w": device.array(value)}, tmp_path / "b.ckpt")
+        assert_holds(load_checkpoint(tmp_path / "b.ckpt", device="sim"), {"w": value})
         save_checkpoint({"w": device.array(value)}, tmp_path / "a.ckpt", enc_key=bytes(16))
         (stats,) = (one for one in mindckpt.staging_stats() if one["device"] == "sim:0")
         assert stats["limit_nbytes"] == 1 << 20

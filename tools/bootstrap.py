@@ -111,7 +111,15 @@ class Interpreter:
 
 
 class Environment:
-    """A virtual environment, and a stamp in it that says what was installed from which inputs."""
+    """A virtual environment, and a stamp in it that says what was installed from which inputs.
+
+    Attributes:
+        venv_options: More arguments of `python -m venv`.
+        pip_options: More arguments of `pip install`.
+    """
+
+    venv_options: tuple[str, ...] = ()
+    pip_options: tuple[str, ...] = ()
 
     def __init__(self, path: Path, interpreter: Interpreter) -> None:
         self.path = path
@@ -137,7 +145,8 @@ class Environment:
             if stale.exists():
                 print(f"+ rm -r {stale}", flush=True)
                 shutil.rmtree(stale)
-        _run([self.interpreter.executable, "-m", "venv", self.path], "creating the environment")
+        venv = (self.interpreter.executable, "-m", "venv", *self.venv_options)
+        _run([*venv, self.path], "creating the environment")
         self._write_stamp(identity=identity, requirements=[], extras=[], built_from="")
 
     def install_requirements(self, requirements: Sequence[str]) -> None:
@@ -190,7 +199,7 @@ class Environment:
 
     def _pip_install(self, *arguments: str, why: str) -> None:
         pip = (self.python, "-m", "pip", "--disable-pip-version-check")
-        _run([*pip, "install", *arguments], why, env=self._variables())
+        _run([*pip, "install", *self.pip_options, *arguments], why, env=self._variables())
 
     def _variables(self) -> dict[str, str]:
         variables = dict(os.environ)

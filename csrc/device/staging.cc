@@ -153,11 +153,12 @@ void StagingPool::give_back(size_t index, ByteSpan span) noexcept {
       slab.free_runs.erase(next);
     }
     slab.free_runs.emplace(begin, length);
+    if (pinned_nbytes_ > limit_nbytes_) unpin_free_slabs();
   }
   room_.notify_all();
 }
 
-void StagingPool::unpin_free_slabs() {
+void StagingPool::unpin_free_slabs() noexcept {
   for (auto& slab : slabs_) {
     if (slab == nullptr || !slab->is_free()) continue;
     pinned_nbytes_ -= slab->memory.size();

@@ -84,7 +84,7 @@ class StagingPool {
   std::optional<Lease> carve(size_t nbytes);
   bool grow(size_t nbytes);
   void give_back(size_t slab, ByteSpan span) noexcept;
-  void unpin_free_slabs();
+  void unpin_free_slabs() noexcept;
 
   const Device& device_;
   mutable std::mutex mutex_;

@@ -13,7 +13,7 @@ namespace mindckpt {
 class Trace {
  public:
   struct Entry {
-    const char* stage;  // "copy", "fill", "checksum", "seal", "write"
+    const char* stage;  // "copy", "wait" (for it), "fill", "checksum", "seal", "write"
     int worker;         // which worker did it; -1: a device's copy engine
     uint64_t block;
     double begin_seconds;  // since the trace began

@@ -388,15 +388,28 @@ std::string load_backend(const py::str& path) {
 
 py::list staging_stats() {
   using namespace py::literals;
+  struct Row {
+    std::string device;
+    StagingPool::Stats pool;
+    uint64_t snapshot_nbytes;
+    uint64_t kept_snapshot_nbytes;
+  };
+  std::vector<Row> rows;
+  {
+    const py::gil_scoped_release release;  // a pool may be pinning memory at the moment
+    for (const DeviceStaging* staging : runtime().staging.all()) {
+      rows.push_back({staging->device.name(), staging->pool.stats(),
+                      staging->snapshots.pinned_nbytes(), staging->snapshots.kept_nbytes()});
+    }
+  }
   py::list list;
-  for (const DeviceStaging* staging : runtime().staging.all()) {
-    const StagingPool::Stats stats = staging->pool.stats();
-    list.append(
-        py::dict("device"_a = staging->device.name(), "limit_nbytes"_a = stats.limit_nbytes,
-                 "pinned_nbytes"_a = stats.pinned_nbytes, "in_use_nbytes"_a = stats.in_use_nbytes,
-                 "peak_in_use_nbytes"_a = stats.peak_in_use_nbytes, "leases"_a = stats.leases,
-                 "waits"_a = stats.waits, "snapshot_nbytes"_a = staging->snapshots.pinned_nbytes(),
-                 "kept_snapshot_nbytes"_a = staging->snapshots.kept_nbytes()));
+  for (const Row& row : rows) {
+    list.append(py::dict(
+        "device"_a = row.device, "limit_nbytes"_a = row.pool.limit_nbytes,
+        "pinned_nbytes"_a = row.pool.pinned_nbytes, "in_use_nbytes"_a = row.pool.in_use_nbytes,
+        "peak_in_use_nbytes"_a = row.pool.peak_in_use_nbytes, "leases"_a = row.pool.leases,
+        "waits"_a = row.pool.waits, "snapshot_nbytes"_a = row.snapshot_nbytes,
+        "kept_snapshot_nbytes"_a = row.kept_snapshot_nbytes));
   }
   return list;
 }
@@ -1059,8 +1072,8 @@ PYBIND11_MODULE(_core, module) {
   module.def(
       "trim_staging", [] { runtime().staging.trim(); }, py::call_guard<py::gil_scoped_release>());
   module.def(
-      "set_staging_limit", [](uint64_t nbytes) { runtime().staging.set_limit(nbytes); },
-      "nbytes"_a);
+      "set_staging_limit", [](uint64_t nbytes) { runtime().staging.set_limit(nbytes); }, "nbytes"_a,
+      py::call_guard<py::gil_scoped_release>());
 
   py::class_<PyJob>(module, "Job")
       .def("start", &PyJob::start, "after"_a.none(true))

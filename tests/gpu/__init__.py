@@ -1,0 +1,1 @@
+"""On a real GPU, with CuPy, torch and JAX as the producers of tensors and the oracles of loads."""
