@@ -81,7 +81,7 @@ class DeviceArray:
         """What addresses of copies must be multiples of; 1 for any."""
 
 def device_record(name: str, value: object) -> Record | None:
-    """The record of a value whose __cuda_array_interface__ is of the simplest kind; None for others.
+    """The record of a value whose __cuda_array_interface__ is of the simplest kind, else None.
 
     Once a tensor of a device was found in another way: here a driver would be looked for with the
     GIL held.
@@ -98,7 +98,7 @@ def backend_of_dlpack_type(type: int) -> str:
     """The backend whose memory is of that DLPack device type, or ''."""
 
 def check_device(name: str) -> None:
-    """RuntimeError that says why a device can't be used: 'cuda:1', or 'cuda' for the first."""
+    """RuntimeError that says why a device is unusable: 'cuda:1', or 'cuda' for its first."""
 
 def staging_stats() -> list[Staging]: ...
 def trim_staging() -> None: ...

@@ -573,7 +573,7 @@ TEST_CASE("single tensors are copied both ways, whatever their size and place") 
     DeviceStaging& staging = fixture.pools.of(fixture.device);
     const CancelFlag never{false};
     copy_to_device(staging, fixture.stream, original, memory, never);
-    for (const size_t begin : {0, 1, 63, 64, 4097}) {
+    for (const size_t begin : std::initializer_list<size_t>{0, 1, 63, 64, 4097}) {
       for (const size_t nbytes : {size_t{0}, size_t{1}, size_t{100}, kNbytes - begin}) {
         Bytes back(nbytes);
         copy_from_device(staging, fixture.stream, memory + begin, back, never);

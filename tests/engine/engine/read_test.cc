@@ -269,7 +269,8 @@ TEST_CASE_FIXTURE(SealedFixture, "targets out of order are a bug that is reporte
   const CheckpointFile opened(path, cipher);
   Bytes content(1000);
   const Target targets[] = {{1, content.data()}, {0, content.data()}};
-  CHECK(error_of([&] { opened.read(targets, false, {1, kNever, nullptr, {}}); }).kind() == ErrorKind::kInternal);
+  CHECK(error_of([&] { opened.read(targets, false, {1, kNever, nullptr, {}}); }).kind() ==
+        ErrorKind::kInternal);
 }
 
 TEST_CASE_FIXTURE(SealedFixture, "several threads may read one open file at once") {

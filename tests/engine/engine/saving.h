@@ -71,7 +71,8 @@ inline std::vector<std::string> read_entries(const CheckpointFile& file,
   std::vector<Bytes> contents;
   std::vector<Target> targets;
   for (const size_t entry : wanted) contents.emplace_back(file.entries().at(entry).nbytes);
-  for (size_t i = 0; i < wanted.size(); ++i) targets.push_back({wanted[i], contents[i].data(), nullptr});
+  for (size_t i = 0; i < wanted.size(); ++i)
+    targets.push_back({wanted[i], contents[i].data(), nullptr});
   const CancelFlag never{false};
   file.read(targets, check_crc, {num_threads, never, nullptr, {}});
   std::vector<std::string> texts;
