@@ -108,9 +108,7 @@ void check_allocation(const Device& device, mindckpt_status status, const char* 
 class QuietBinding {
  public:
   explicit QuietBinding(const Device& device) noexcept
-      : device_(device),
-        bound_(!device.backend().is_foreign() &&
-               device.backend().table().bind_thread(device.ordinal()) == MINDCKPT_OK) {}
+      : device_(device), bound_(!device.backend().is_foreign() && (bind(device) || bind(device))) {}
   ~QuietBinding() {
     if (bound_) device_.backend().table().unbind_thread(device_.ordinal());
   }
@@ -120,6 +118,11 @@ class QuietBinding {
   explicit operator bool() const noexcept { return bound_; }
 
  private:
+  // Tried twice by whoever has only this chance to give something back.
+  static bool bind(const Device& device) noexcept {
+    return device.backend().table().bind_thread(device.ordinal()) == MINDCKPT_OK;
+  }
+
   const Device& device_;
   bool bound_;
 };
@@ -286,6 +289,14 @@ DeviceStream& DeviceStream::operator=(DeviceStream&& other) noexcept {
 
 void DeviceStream::wait(const DeviceEvent& event) {
   device_->check(table_of(*device_).stream_wait_event(handle_, event.get()), "stream_wait_event");
+}
+
+void DeviceStream::start_after(const Producer& producer) {
+  const DeviceBinding binding(*producer.device);
+  check_not_capturing(*producer.device, producer.stream);
+  DeviceEvent ready(*producer.device, EventUse::kStream);
+  ready.record(producer.stream);
+  wait(ready);
 }
 
 void DeviceStream::sync() const {

@@ -117,6 +117,12 @@ class DeviceEvent {
   void* handle_ = nullptr;
 };
 
+// A stream of the caller's in which a device's tensors are made, and overwritten.
+struct Producer {
+  const Device* device;
+  void* stream;  // a raw handle, as the framework has it
+};
+
 class DeviceStream {
  public:
   DeviceStream(const Device& device, CopyDirection direction);
@@ -125,6 +131,10 @@ class DeviceStream {
   DeviceStream& operator=(DeviceStream&& other) noexcept;
 
   void wait(const DeviceEvent& event);
+  // What is put into it from now on comes after what the producer's stream holds. To be called on
+  // the thread whose stream that is. Throws Error(kInvalidArgument) for one that is being captured
+  // into a graph. Binds the thread itself.
+  void start_after(const Producer& producer);
   void sync() const;
   // Waits for all that is in it, on the way out of a failure. Binds the thread itself.
   void drain() const noexcept;

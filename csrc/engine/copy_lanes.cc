@@ -32,11 +32,7 @@ CopyLane& CopyLanes::of(const Device* device) const {
 
 void CopyLanes::start_after(const std::vector<Producer>& producers) {
   for (const Producer& producer : producers) {
-    const DeviceBinding binding(*producer.device);
-    check_not_capturing(*producer.device, producer.stream);
-    DeviceEvent ready(*producer.device, EventUse::kStream);
-    ready.record(producer.stream);
-    of(producer.device).stream.wait(ready);
+    of(producer.device).stream.start_after(producer);
   }
 }
 

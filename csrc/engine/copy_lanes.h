@@ -9,12 +9,6 @@
 
 namespace mindckpt {
 
-// A stream of the caller's in which a device's tensors were made, and will be overwritten.
-struct Producer {
-  const Device* device;
-  void* stream;  // a raw handle, as the framework has it
-};
-
 // A copy widened to the alignment that the device needs: it begins `skew` bytes before what is
 // wanted, inside the same allocation, as those are aligned.
 struct AlignedCopy {

@@ -25,11 +25,7 @@ class Copier {
  public:
   Copier(DeviceStaging& staging, CopyDirection direction, std::optional<void*> producer)
       : staging_(staging), binding_(staging.device), stream_(staging.device, direction) {
-    if (!producer) return;
-    check_not_capturing(staging.device, *producer);
-    DeviceEvent ready(staging.device, EventUse::kStream);
-    ready.record(*producer);
-    stream_.wait(ready);
+    if (producer) stream_.start_after({&staging.device, *producer});
   }
   // Copies under way end before their memory goes.
   ~Copier() { stream_.drain(); }

@@ -23,6 +23,16 @@ constexpr uint64_t align_up(uint64_t nbytes) {
   return (nbytes + kAlignment - 1) / kAlignment * kAlignment;
 }
 
+// What copies of a lane's payloads take, each in its place within the alignment that the device's
+// copies need.
+uint64_t room_for(const FileImage& image, const CopyLane& lane) {
+  uint64_t nbytes = 0;
+  for (const TensorRef& tensor : image.tensors()) {
+    if (tensor.device == &lane.device) nbytes += align_up(tensor.nbytes) + kAlignment;
+  }
+  return nbytes;
+}
+
 }  // namespace
 
 PayloadSizes payload_sizes(const FileImage& image) {
@@ -110,15 +120,9 @@ std::span<Snapshot::Part> Snapshot::adopt(std::vector<Part> parts) {
 void Snapshot::copy_on_devices(FileImage& image, const CopyLanes& lanes) {
   std::vector<Part> parts;
   for (const auto& lane : lanes.all()) {
-    uint64_t nbytes = 0;
-    for (const TensorRef& tensor : image.tensors()) {
-      // A payload keeps its place within the alignment that the device's copies need.
-      if (tensor.device == &lane->device) nbytes += align_up(tensor.nbytes) + kAlignment;
-    }
-    Part part;
+    Part& part = parts.emplace_back();
     part.lane = lane.get();
-    part.on_device = DeviceMemory(lane->device, nbytes);
-    parts.push_back(std::move(part));
+    part.on_device = DeviceMemory(lane->device, room_for(image, *lane));
   }
   for (Part& part : adopt(std::move(parts))) {
     const DeviceBinding binding(part.lane->device);
@@ -139,15 +143,15 @@ void Snapshot::copy_on_devices(FileImage& image, const CopyLanes& lanes) {
 
 void Snapshot::copy_to_host(FileImage& image, const CopyLanes& lanes) {
   std::vector<Part> parts;
-  for (const auto& lane : lanes.all()) {
-    uint64_t nbytes = 0;
-    for (const TensorRef& tensor : image.tensors()) {
-      if (tensor.device == &lane->device) nbytes += align_up(tensor.nbytes) + kAlignment;
+  try {
+    for (const auto& lane : lanes.all()) {
+      Part& part = parts.emplace_back();
+      part.lane = lane.get();
+      part.on_host = lane->staging.snapshots.take(room_for(image, *lane));
     }
-    Part part;
-    part.lane = lane.get();
-    part.on_host = lane->staging.snapshots.take(nbytes);
-    parts.push_back(std::move(part));
+  } catch (...) {
+    for (Part& part : parts) part.lane->staging.snapshots.keep(std::move(part.on_host));
+    throw;
   }
   for (Part& part : adopt(std::move(parts))) {
     CopyLane& lane = *part.lane;

@@ -24,11 +24,7 @@ Uploads::Uploads(const std::vector<const Device*>& devices, StagingPools& pools,
   }
   MINDCKPT_CHECK(!lanes_.empty());
   for (const Producer& producer : producers) {
-    const DeviceBinding binding(*producer.device);
-    check_not_capturing(*producer.device, producer.stream);
-    DeviceEvent ready(*producer.device, EventUse::kStream);
-    ready.record(producer.stream);
-    lane_of(*producer.device).stream.wait(ready);
+    lane_of(*producer.device).stream.start_after(producer);
   }
 }
 
