@@ -55,7 +55,9 @@ def wait_for_a_temporary(folder: Path, process: subprocess.Popen[str]) -> None:
 def end(process: subprocess.Popen[str], how: signal.Signals = signal.SIGKILL) -> str:
     """End `process`; returns what it printed."""
     process.send_signal(how)
-    printed, _ = process.communicate()
+    assert process.stdout is not None
+    printed = process.stdout.read()  # communicate() loses the lines that readline() read ahead
+    process.communicate()
     return printed
 
 
