@@ -87,6 +87,27 @@ def test_views_of_any_strides_are_saved_from_a_device(
         assert_holds(load_checkpoint(tmp_path / "a.ckpt"), {"w": view})
 
 
+def test_a_tensor_that_shows_nothing_any_more_is_named(
+    tmp_path: pathlib.Path, device: StandIn
+) -> None:
+    """Also when others of its type came before it, which are read by a shorter way then."""
+
+    class Freed(StandInArray):
+        gone = False
+
+        @property
+        def __cuda_array_interface__(self) -> dict[str, Any]:
+            if self.gone:
+                raise RuntimeError("was freed")
+            return super().__cuda_array_interface__
+
+    arrays = {name: Freed(device, np.ones(3), 0, None) for name in ("a", "b", "c")}
+    arrays["c"].gone = True
+    with pytest.raises(TypeError, match=r"save_obj\['c'\].*was freed"):
+        save_checkpoint(arrays, tmp_path / "a.ckpt")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_empty_tensors_on_a_device_are_kept(tmp_path: pathlib.Path, device: StandIn) -> None:
     empty = np.zeros((2, 0, 3), np.float16)
     save_checkpoint({"w": device.array(empty)}, tmp_path / "a.ckpt")

@@ -313,7 +313,11 @@ py::object device_record(const py::str& name, const py::object& value) {
   const InterfaceNames* const names = interface_names();
   const auto interface =
       py::reinterpret_steal<py::object>(PyObject_GetAttr(value.ptr(), names->interface));
-  if (!interface) throw py::error_already_set();
+  if (!interface) {
+    if (!PyErr_ExceptionMatches(PyExc_Exception)) throw py::error_already_set();
+    PyErr_Clear();
+    return py::none();
+  }
   if (!PyDict_CheckExact(interface.ptr())) return py::none();
   const auto item = [&](PyObject* key) {
     return py::handle(PyDict_GetItemWithError(interface.ptr(), key));

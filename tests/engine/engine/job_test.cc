@@ -1,9 +1,6 @@
 #include "engine/job.h"
 
 #include <doctest/doctest.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <cerrno>
 #include <chrono>
@@ -11,6 +8,7 @@
 #include <mutex>
 
 #include "engine/saving.h"
+#include "support/child.h"
 #include "support/errors.h"
 
 namespace mindckpt {
@@ -20,6 +18,7 @@ using namespace std::chrono_literals;
 using test::cipher_of;
 using test::error_of;
 using test::SaveFixture;
+using test::succeeds_in_child;
 using Names = std::vector<std::string>;
 
 // Holds a save up: it seals nothing until it is let go.
@@ -332,22 +331,6 @@ TEST_CASE_FIXTURE(Fixture, "a job that is done keeps neither its key nor the job
   CHECK(watched.expired());
   CHECK(gate.use_count() == 1);
   CHECK(second->file_nbytes() == second->result().nbytes);
-}
-
-// Runs `body` in a forked child and returns whether it came to a good end in time.
-template <typename Body>
-bool succeeds_in_child(const Body& body) {
-  const pid_t child = ::fork();
-  REQUIRE(child >= 0);
-  if (child == 0) {
-    ::alarm(20);  // ends the child where it hangs
-    // Not _exit(), where ThreadSanitizer looks for threads that nobody joined: those are the
-    // parent's, and it counts one of them or not by how far it had come at the fork.
-    ::syscall(SYS_exit_group, body() ? 0 : 1);
-  }
-  int status = 0;
-  REQUIRE(::waitpid(child, &status, 0) == child);
-  return WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
 
 TEST_CASE_FIXTURE(Fixture, "after a fork the child knows that the save is its parent's") {
