@@ -5,7 +5,7 @@ mindckpt.errors.CheckpointError and its subclasses (a bad file), RuntimeError (n
 or a job that was cancelled).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
@@ -80,13 +80,6 @@ class DeviceArray:
     def copy_alignment(self) -> int:
         """What addresses of copies must be multiples of; 1 for any."""
 
-def device_record(name: str, value: object) -> Record | None:
-    """The record of a value whose __cuda_array_interface__ is of the simplest kind, else None.
-
-    Once a tensor of a device was found in another way: here a driver would be looked for with the
-    GIL held.
-    """
-
 def backends() -> list[Backend]: ...
 def add_backend(capsule: object, origin: str) -> None:
     """Add the backend whose table a capsule named 'mindckpt_device_backend_v1' holds."""
@@ -107,8 +100,9 @@ def set_staging_limit(nbytes: int) -> None:
 
 # name, type string as stored ('Float32', 'str', ...), dims, and the payload: an ndarray of any
 # strides and byte order, whose elements are written in C order and little-endian, or a device's
-# memory or bytes, written as they are.
-Record = tuple[str, str, tuple[int, ...], npt.NDArray[Any] | DeviceArray | bytes]
+# memory or bytes, written as they are. Or the payload is an object with __cuda_array_interface__,
+# whose type and dims are taken from there where they are None.
+Record = tuple[str, str | None, tuple[int, ...] | None, Any]
 
 # name, type string, dims, payload bytes, role: 'tensor', or 'map_key', 'map_value', 'map_status'.
 Entry = tuple[str, str, tuple[int, ...], int, str]
@@ -193,6 +187,7 @@ class Job:
 
 def prepare_save(
     records: Sequence[Record],
+    resolve: Callable[[Record], Record],
     path: str,
     *,
     crc: bool,
@@ -209,6 +204,8 @@ def prepare_save(
 
     Args:
         records: What to save, in order.
+        resolve: Called with a record whose payload's interface tells too little, for one with an
+            ndarray, a DeviceArray or bytes.
         path: The final file, already resolved through symlinks.
         crc: Whether to end with a CRC trailer.
         durable: Whether to sync before and after the file takes its name.

@@ -22,6 +22,7 @@ from mindckpt.records import (
     check_save_obj,
     dtypes_of,
     records_of,
+    resolved,
     to_parameter_dict,
 )
 from mindckpt.selection import checked_choice, name_filter
@@ -231,6 +232,7 @@ def save_checkpoint(
     running_saves.raise_untold()
     job = _core.prepare_save(
         records_of(save_obj, choice, append_dict),
+        resolved,
         path,
         crc=crc,
         durable=durable,

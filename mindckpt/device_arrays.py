@@ -48,9 +48,10 @@ class DeviceData:
         shape: The length of each dimension.
         source: The framework's tensor, whose stream may be another one later; None for memory of
             our own.
+        shows_stream: Whether `source` is an array whose interface names its stream.
     """
 
-    __slots__ = ("dtype", "payload", "shape", "source")
+    __slots__ = ("dtype", "payload", "shape", "shows_stream", "source")
 
     def __init__(
         self,
@@ -63,12 +64,13 @@ class DeviceData:
         self.dtype = dtype
         self.shape = shape
         self.source = source
+        self.shows_stream = source is not None and is_device_array_type(type(source))
 
     def current(self) -> _core.DeviceArray | bytes:
         """The memory with the stream that its tensor is written in now."""
         if self.source is None or isinstance(self.payload, bytes):
             return self.payload
-        if not is_device_array_type(type(self.source)) or not self.payload.refresh(self.source):
+        if not self.shows_stream or not self.payload.refresh(self.source):
             found, _, _ = payload_of(self.source, "a tensor on a device")
             if isinstance(found, _core.DeviceArray) and found.nbytes == self.payload.nbytes:
                 self.payload = found

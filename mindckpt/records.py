@@ -6,6 +6,7 @@ common types first, and do nothing for each record that can be done once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,13 +22,13 @@ from mindckpt.arrays import (
     type_name,
 )
 from mindckpt.device_arrays import DeviceData
-from mindckpt.dtypes import BY_NAME, BY_NUMPY
+from mindckpt.dtypes import BY_NAME, BY_NUMPY, from_name
 from mindckpt.errors import CheckpointError
 from mindckpt.parameter import Parameter, Tensor, loaded_parameter
 from mindckpt.selection import NameFilter
 
 if TYPE_CHECKING:
-    from mindckpt._core import DeviceArray, Entry, Record
+    from mindckpt._core import Entry, Record
 
 ParameterDict = dict[str, Parameter | str | list[npt.NDArray[Any]]]
 
@@ -91,19 +92,20 @@ def records_of(
         ValueError: A name that is not valid Unicode, or an int out of range.
     """
     records: dict[str, Record] = {}
-    # Types of device arrays that were met: the next one of a type costs a third.
+    # Types of device arrays that were met: the engine reads the next ones itself, a great deal
+    # faster.
     device_types: set[type] = set()
     for name, value in _named_values(save_obj):
         if type(name) is not str or not name.isascii():
             name = _checked_name(name, "save_obj")
         if choice is not None and not choice(name):
             continue
-        record = _core.device_record(name, value) if type(value) in device_types else None
-        if record is None:
-            record = _record(name, value, "save_obj")
-            if type(record[3]) is _core.DeviceArray and is_device_array_type(type(value)):
-                device_types.add(type(value))
-        records[name] = record
+        if type(value) in device_types:
+            records[name] = (name, None, None, value)
+            continue
+        records[name] = record = _record(name, value, "save_obj")
+        if type(record[3]) is _core.DeviceArray and is_device_array_type(type(value)):
+            device_types.add(type(value))
     for name, value in (append_dict or {}).items():
         name = _checked_name(name, "append_dict")
         records[name] = _appended_record(name, value)
@@ -183,15 +185,35 @@ def _record(
         array = value._array
         if type(array) is np.ndarray:
             return name, value._dtype.name, array.shape, array
-        return name, value._dtype.name, array.shape, _payload(array)
+        if not isinstance(array, DeviceData):  # a subclass of an array's
+            return name, value._dtype.name, array.shape, array
+        # What shows its stream is read by the engine: the stream of today's writer counts.
+        shown = array.source if array.shows_stream else array.current()
+        return name, value._dtype.name, array.shape, shown
     elif isinstance(value, str):
         return _string_record(name, value)
     payload, dtype, shape = payload_of(value, f"{argument}[{name!r}]", accepted)
     return name, dtype.name, shape, payload
 
 
-def _payload(array: Array | DeviceData) -> Array | DeviceArray | bytes:
-    return array.current() if isinstance(array, DeviceData) else array
+def resolved(record: Record) -> Record:
+    """A record whose payload the engine couldn't read by itself, with one that it can.
+
+    Raises:
+        TypeError: There is none, because the value is on no device that can be used, say.
+        ValueError: The tensor behind a Parameter has another length by now.
+    """
+    name, kind, dims, value = record
+    payload, dtype, shape = payload_of(value, f"save_obj[{name!r}]")
+    if kind is None or dims is None:
+        return name, dtype.name, shape, payload
+    nbytes = len(payload) if isinstance(payload, bytes) else payload.nbytes
+    expected = math.prod(dims) * from_name(kind).itemsize
+    if nbytes != expected:
+        raise ValueError(
+            f"save_obj[{name!r}]: the tensor behind it has {nbytes} bytes now, not {expected}"
+        )
+    return name, kind, dims, payload
 
 
 def _appended_record(name: str, value: object) -> Record:

@@ -175,24 +175,15 @@ Device& DeviceRegistry::device(std::string_view name, int32_t ordinal) {
   throw Error(ErrorKind::kUnavailable, why);
 }
 
-Device* DeviceRegistry::device_of(const void* pointer) {
+Device* DeviceRegistry::device_of(const void* pointer) { return devices_of({&pointer, 1}).front(); }
+
+std::vector<Device*> DeviceRegistry::devices_of(std::span<const void* const> pointers) {
   const auto held = lock();
   read_environment();
-  // Those in use come first, so that no other driver is initialised for their pointers.
-  for (const bool in_use : {true, false}) {
-    for (const auto& known : known_) {
-      if ((known->backend != nullptr) != in_use || !known->unusable.empty()) continue;
-      try {
-        backend(*known);
-      } catch (const Error&) {
-        if (in_use) throw;
-        continue;  // it is not usable: none of its pointers can be here
-      }
-      const int32_t ordinal = known->backend->device_of(pointer);
-      if (ordinal >= 0) return &attach(*known, ordinal);
-    }
-  }
-  return nullptr;
+  std::vector<Device*> devices;
+  devices.reserve(pointers.size());
+  for (const void* pointer : pointers) devices.push_back(find(pointer));
+  return devices;
 }
 
 std::string DeviceRegistry::name_of_dlpack_type(int32_t type) {
@@ -287,6 +278,24 @@ Backend& DeviceRegistry::backend(Known& known) {
     throw;
   }
   return *known.backend;
+}
+
+Device* DeviceRegistry::find(const void* pointer) {
+  // Those in use come first, so that no other driver is initialised for their pointers.
+  for (const bool in_use : {true, false}) {
+    for (const auto& known : known_) {
+      if ((known->backend != nullptr) != in_use || !known->unusable.empty()) continue;
+      try {
+        backend(*known);
+      } catch (const Error&) {
+        if (in_use) throw;
+        continue;  // it is not usable: none of its pointers can be here
+      }
+      const int32_t ordinal = known->backend->device_of(pointer);
+      if (ordinal >= 0) return &attach(*known, ordinal);
+    }
+  }
+  return nullptr;
 }
 
 Device& DeviceRegistry::attach(Known& known, int32_t ordinal) {

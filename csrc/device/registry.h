@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -54,6 +55,8 @@ class DeviceRegistry {
   // Whose memory the pointer is in, among the backends that are in use or usable; nullptr: none's.
   // Throws as device() does.
   Device* device_of(const void* pointer);
+  // The same for many pointers at once.
+  std::vector<Device*> devices_of(std::span<const void* const> pointers);
   // The backend whose DLPack device type this is: its name, "" for none. Touches no driver.
   std::string name_of_dlpack_type(int32_t type);
 
@@ -76,6 +79,7 @@ class DeviceRegistry {
   void add_known(const mindckpt_device_backend* table, const std::string& origin);
   std::string load(const std::string& path);
   Backend& backend(Known& known);  // initialises it; throws Error(kUnavailable)
+  Device* find(const void* pointer);
   Device& attach(Known& known, int32_t ordinal);
 
   mutable std::mutex mutex_;

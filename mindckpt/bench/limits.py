@@ -16,6 +16,7 @@ from mindckpt.bench import raw
 from mindckpt.bench.measure import sample
 from mindckpt.bench.modes import Mode
 from mindckpt.bench.source import Source
+from mindckpt.records import resolved
 
 # What was measured -> its seconds, round by round; None where this machine cannot measure it.
 Samples: TypeAlias = dict[str, list[float | None]]
@@ -145,6 +146,7 @@ def _snapshot_seconds(source: Source, policy: str, folder: Path) -> float | None
     try:
         job = _core.prepare_save(
             records,
+            resolved,
             str(folder / "never-written.ckpt"),
             crc=False,
             durable=False,

@@ -1,0 +1,10 @@
+#pragma once
+
+#include <exception>
+
+namespace mindckpt {
+
+// Makes an Error the Python exception that mindckpt documents for its kind.
+void translate_error(std::exception_ptr thrown);
+
+}  // namespace mindckpt
