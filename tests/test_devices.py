@@ -196,6 +196,28 @@ def test_a_parameter_is_saved_in_the_stream_that_its_tensor_is_in_now(
     assert_holds(load_checkpoint(tmp_path / "a.ckpt"), expected)
 
 
+def test_a_parameter_whose_tensor_has_other_memory_now_is_saved_from_there(
+    tmp_path: pathlib.Path, device: StandIn, stream: int
+) -> None:
+    array = device.array(np.zeros((2, 8), np.float32), stream=stream)
+    parameter = Parameter(array, name="w")
+    other = device.array(np.full((2, 8), 7, np.float32), stream=stream)
+    array.pointer, other.pointer = other.pointer, array.pointer
+    save_checkpoint([parameter], tmp_path / "a.ckpt")
+    assert_holds(load_checkpoint(tmp_path / "a.ckpt"), {"w": np.full((2, 8), 7, np.float32)})
+
+
+def test_a_parameter_whose_tensor_has_another_length_now_is_refused(
+    tmp_path: pathlib.Path, device: StandIn, stream: int
+) -> None:
+    array = device.array(np.zeros((2, 8), np.float32), stream=stream)
+    parameter = Parameter(array, name="w")
+    array.shape = (8,)
+    with pytest.raises(ValueError, match=r"save_obj\['w'\]: .* 32 bytes now, not 64"):
+        save_checkpoint([parameter], tmp_path / "a.ckpt")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_stream_that_is_named_is_waited_for_beside_the_tensors_own(
     tmp_path: pathlib.Path, device: StandIn, stream: int
 ) -> None:
@@ -485,7 +507,8 @@ def test_staging_is_bounded_seen_and_given_back(tmp_path: pathlib.Path) -> None:
             mindckpt.set_staging_limit(nbytes)  # type: ignore[arg-type]
 
 
-def test_a_trace_shows_every_stage_of_every_block(tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize("policy", ["device", "host", "lazy"])
+def test_a_trace_shows_every_stage_of_every_block(tmp_path: pathlib.Path, policy: str) -> None:
     device = stand_in("sim")
     device.reset()
     value = np.arange(1_000_000, dtype=np.float32)
@@ -493,7 +516,7 @@ def test_a_trace_shows_every_stage_of_every_block(tmp_path: pathlib.Path) -> Non
         {"w": device.array(value)},
         tmp_path / "a.ckpt",
         async_save=True,
-        snapshot="lazy",
+        snapshot=policy,
         trace=True,
         enc_key=bytes(16),
         crc_check=True,
@@ -509,5 +532,7 @@ def test_a_trace_shows_every_stage_of_every_block(tmp_path: pathlib.Path) -> Non
     every = set(range(stats["blocks"]))
     for stage in ("wait", "fill", "checksum", "seal", "write"):
         assert stages[stage] == every
+    # But for the last, which may hold nothing of the tensor.
+    assert stages["copy"] | {max(every)} == every
     assert device.copied(0, TO_HOST) + device.copied(0, ON_DEVICE) >= value.nbytes
     assert set(LIBRARIES) == {"cuda", "ascend", "sim", "minimal"}

@@ -50,13 +50,7 @@ BlockFeed::Block BlockFeed::take(uint64_t block) {
   }
   if (staged.arrivals.empty()) {
     staged.block.pieces = image_.pieces(image_.block_begin(block), image_.block_nbytes(block));
-    if (snapshot_ != nullptr) {
-      for (const FileImage::Piece& piece : staged.block.pieces) {
-        MINDCKPT_CHECK(piece.device == nullptr);
-        if (piece.payload == nullptr || !piece.payload->is_payload()) continue;
-        snapshot_->wait_for({piece.payload->data + piece.offset, piece.nbytes});
-      }
-    }
+    wait_for_snapshot(block, staged.block.pieces);
     return std::move(staged.block);
   }
   wait_for(block, staged);
@@ -188,6 +182,24 @@ DeviceEvent BlockFeed::event_of(const CopyLane& lane) {
   DeviceEvent event = std::move(spare->second);
   spare_events_.erase(spare);
   return event;
+}
+
+void BlockFeed::wait_for_snapshot(uint64_t block, const std::vector<FileImage::Piece>& pieces) {
+  if (snapshot_ == nullptr) return;
+  std::optional<Snapshot::Span> copied;
+  for (const FileImage::Piece& piece : pieces) {
+    MINDCKPT_CHECK(piece.device == nullptr);
+    if (piece.payload == nullptr || !piece.payload->is_payload()) continue;
+    const ByteView bytes(piece.payload->data + piece.offset, piece.nbytes);
+    snapshot_->wait_for(bytes);
+    if (trace_ == nullptr) continue;
+    if (const auto span = snapshot_->copied(bytes)) {
+      copied = copied ? Snapshot::Span{std::min(copied->begin, span->begin),
+                                       std::max(copied->end, span->end)}
+                      : *span;
+    }
+  }
+  if (copied) trace_->add("copy", -1, block, copied->begin, copied->end);
 }
 
 void BlockFeed::wait_for(uint64_t block, Staged& staged) {

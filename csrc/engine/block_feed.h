@@ -75,6 +75,7 @@ class BlockFeed {
   void fail() noexcept;
   DeviceEvent event_of(const CopyLane& lane);
   void wait_for(uint64_t block, Staged& staged);
+  void wait_for_snapshot(uint64_t block, const std::vector<FileImage::Piece>& pieces);
 
   const FileImage& image_;
   const CopyLanes& lanes_;

@@ -156,6 +156,7 @@ void Snapshot::copy_to_host(FileImage& image, const CopyLanes& lanes) {
   for (Part& part : adopt(std::move(parts))) {
     CopyLane& lane = *part.lane;
     const DeviceBinding binding(lane.device);
+    part.begun = Clock::now();
     std::byte* const begin = part.on_host.data();
     std::byte* to = begin;
     std::vector<DeviceStream::Copy> copies;
@@ -182,6 +183,7 @@ void Snapshot::copy_to_host(FileImage& image, const CopyLanes& lanes) {
       to += align_up(copy.nbytes);
     });
     if (!copies.empty()) enqueue(to);
+    part.arrivals->when = std::vector<std::atomic<Clock::rep>>(part.marks.size());
     part.copied = std::make_unique<DeviceEvent>(lane.device, EventUse::kHost);
     part.copied->record(lane.stream.get());
   }
@@ -196,18 +198,45 @@ const Snapshot::Part* Snapshot::part_with(const std::byte* pointer) const {
   return nullptr;
 }
 
-void Snapshot::wait_for(ByteView bytes) const {
-  const Part* const part = part_with(bytes.data());
-  if (part == nullptr) return;
-  const auto end = static_cast<uint64_t>(bytes.data() + bytes.size() - part->on_host.data());
-  const auto mark = std::ranges::lower_bound(part->marks, end, {}, &Part::Mark::end);
-  MINDCKPT_CHECK(mark != part->marks.end());
-  const auto needed = static_cast<size_t>(mark - part->marks.begin()) + 1;
-  if (part->arrived->load(std::memory_order_acquire) >= needed) return;
-  const DeviceBinding binding(part->lane->device);
-  mark->event.sync();
+// The first mark behind a byte.
+size_t Snapshot::mark_of(const Part& part, const std::byte* last) {
+  const auto end = static_cast<uint64_t>(last + 1 - part.on_host.data());
+  const auto mark = std::ranges::lower_bound(part.marks, end, {}, &Part::Mark::end);
+  MINDCKPT_CHECK(mark != part.marks.end());
+  return static_cast<size_t>(mark - part.marks.begin());
+}
+
+void Snapshot::wait_for_mark(const Part& part, size_t mark) {
+  Part::Arrivals& arrivals = *part.arrivals;
+  if (arrivals.count.load(std::memory_order_acquire) > mark) return;
+  {
+    const DeviceBinding binding(part.lane->device);
+    part.marks[mark].event.sync();
+  }
+  Clock::rep never = 0;
+  arrivals.when[mark].compare_exchange_strong(never, Clock::now().time_since_epoch().count());
   // Copies of one stream arrive in order: what several threads store is never taken for more.
-  part->arrived->store(needed, std::memory_order_release);
+  arrivals.count.store(mark + 1, std::memory_order_release);
+}
+
+void Snapshot::wait_for(ByteView bytes) const {
+  if (const Part* const part = part_with(bytes.data())) {
+    wait_for_mark(*part, mark_of(*part, bytes.data() + bytes.size() - 1));
+  }
+}
+
+std::optional<Snapshot::Span> Snapshot::copied(ByteView bytes) const {
+  const Part* const part = part_with(bytes.data());
+  if (part == nullptr) return std::nullopt;
+  const auto& when = part->arrivals->when;
+  const auto seen = [&](size_t mark) {
+    return Clock::time_point(Clock::duration(when[mark].load(std::memory_order_relaxed)));
+  };
+  size_t before = mark_of(*part, bytes.data());
+  size_t last = mark_of(*part, bytes.data() + bytes.size() - 1);
+  while (last + 1 < when.size() && seen(last) == Clock::time_point()) ++last;
+  while (before > 0 && seen(before - 1) == Clock::time_point()) --before;
+  return Span{before > 0 ? seen(before - 1) : part->begun, seen(last)};
 }
 
 void Snapshot::hold_up(const std::vector<Producer>& producers) const {
@@ -221,6 +250,7 @@ void Snapshot::hold_up(const std::vector<Producer>& producers) const {
 
 void Snapshot::wait_until_copied() const {
   for (const Part& part : parts_) {
+    for (size_t mark = 0; mark < part.marks.size(); ++mark) wait_for_mark(part, mark);
     const DeviceBinding binding(part.lane->device);
     part.copied->sync();
   }

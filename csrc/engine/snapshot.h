@@ -3,11 +3,13 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "base/memory.h"
 #include "engine/copy_lanes.h"
+#include "engine/stats.h"
 #include "image/file_image.h"
 
 namespace mindckpt {
@@ -37,6 +39,14 @@ class Snapshot {
   // Waits until `bytes` have arrived, when they lie in a snapshot that is still being copied.
   void wait_for(ByteView bytes) const;
 
+  // When the copies ran that brought `bytes`, after wait_for(); nothing where a device brought
+  // none. As seen by whoever waited for them first: no earlier than they really ended.
+  struct Span {
+    Clock::time_point begin;
+    Clock::time_point end;
+  };
+  std::optional<Span> copied(ByteView bytes) const;
+
   // The streams wait for the copies of device memory; then the producers may overwrite it.
   void hold_up(const std::vector<Producer>& producers) const;
   // The same for this thread.
@@ -56,11 +66,19 @@ class Snapshot {
     };
     std::vector<Mark> marks;
     std::unique_ptr<DeviceEvent> copied;  // all of it
-    std::unique_ptr<std::atomic<size_t>> arrived = std::make_unique<std::atomic<size_t>>(0);
+    Clock::time_point begun;
+    // What is known of the marks.
+    struct Arrivals {
+      std::atomic<size_t> count{0};               // how many have been reached
+      std::vector<std::atomic<Clock::rep>> when;  // each was first seen to be; 0: not by itself
+    };
+    std::unique_ptr<Arrivals> arrivals = std::make_unique<Arrivals>();
   };
 
   std::span<Part> adopt(std::vector<Part> parts);
   const Part* part_with(const std::byte* pointer) const;
+  static size_t mark_of(const Part& part, const std::byte* last);
+  static void wait_for_mark(const Part& part, size_t mark);
 
   Buffer host_;
   std::vector<Part> parts_;
