@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BOOTSTRAP = "$(PYTHON)" tools/bootstrap.py
 IN_VENV = env PATH="$(CURDIR)/.venv/bin:$$PATH" VIRTUAL_ENV="$(CURDIR)/.venv"
-CXX_FILES = $(shell find csrc tests/engine tests/plugins -name '*.cc' -o -name '*.h' -o -name '*.c')
+CXX_FILES = $(shell find benchmarks csrc tests/engine tests/plugins -name '*.cc' -o -name '*.h' -o -name '*.c')
 
 # GCC's ThreadSanitizer refuses the address layouts of kernels that randomise more than it knows.
 NO_ASLR = $(shell setarch -R true 2>/dev/null && echo setarch -R)
@@ -51,13 +51,12 @@ interop:  ## files exchanged with the real MindSpore, in .venv-interop
 gpu:  ## tests and benchmarks on a CUDA GPU, in .venv-gpu; uses no network
 	@"$(PYTHON)" tools/gpu.py
 
-bench:  ## host_save.py against raw loops, and against MindSpore where it is installed
-	@$(BOOTSTRAP) --extra bench
-	$(IN_VENV) python benchmarks/host_save.py
+bench:  ## saves and loads against raw loops and other libraries, in .venv-bench; 15 minutes
+	@"$(PYTHON)" tools/bench.py
 
 clean:  ## remove build outputs and caches
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name .git -prune -o -name '.venv*' -prune -o -name __pycache__ -exec rm -rf {} +
 
 distclean: clean  ## and the virtual environments
-	rm -rf .venv .venv-interop .venv-gpu
+	rm -rf .venv .venv-interop .venv-gpu .venv-bench

@@ -6,25 +6,46 @@ down and speeds up between rounds.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import argparse
+import json
+import statistics
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from mindckpt.bench.limits import Limit, Samples, measured
+from mindckpt.bench.measure import MIB, Payload, machine, median_and_spread, table
 
-import mindckpt
-from mindckpt.bench import modes, raw
-from mindckpt.bench.limits import Limit, Samples
-from mindckpt.bench.measure import Payload, sample
-from mindckpt.bench.modes import Mode
+LARGE_TENSOR_BYTES = 64 * MIB
+SMALL_TENSOR_BYTES = 4096
+SMALL_TENSORS = 10_000
 
-WRITE = "raw write"
-WRITE_FALLOCATED = "raw write, fallocated"
-WRITE_FDATASYNC = "raw write + fdatasync"
-WRITE_SYNC_FILE_RANGE = "raw write + sync_file_range"
-READ = "raw pread, parallel"
+HEADER = ["", "ms", "GB/s", "ratio", "to", "floor", "extra MiB"]
+
+
+@dataclass(frozen=True)
+class Floor:
+    """What an entry must reach: a ratio to its limit, or a time."""
+
+    ratio: float | None = None
+    seconds: float | None = None
+
+    def verdict(self, result: Result) -> str:
+        """The floor, and whether the result's median reaches it."""
+        if self.ratio is not None:
+            reached = bool(result.ratios) and statistics.median(result.ratios) >= self.ratio
+            floor = f"{self.ratio:.2g}"
+        elif self.seconds is not None:
+            reached = statistics.median(result.seconds) <= self.seconds
+            floor = f"{1000 * self.seconds:.0f} ms"
+        else:
+            return ""
+        return f"{floor}: {'reached' if reached else 'MISSED'}"
+
+
+NO_FLOOR = Floor()
 
 
 @dataclass(frozen=True)
@@ -33,187 +54,147 @@ class Entry:
 
     Attributes:
         name: As printed, and as limits call it.
-        take: Takes one sample and returns its seconds.
+        take: Takes one sample and returns its seconds; None where it can't be measured here.
         limit: What it is held to, if anything.
+        floor: What it is to reach.
+        extra_bytes: Measures the memory that it takes beyond what it has to.
     """
 
     name: str
     take: Callable[[], float | None]
     limit: Limit | None = None
-
-
-def run(entries: Sequence[Entry], rounds: int) -> Samples:
-    """Samples every entry once a round, in the order given."""
-    samples: Samples = {entry.name: [] for entry in entries}
-    for _ in range(rounds):
-        for entry in entries:
-            samples[entry.name].append(entry.take())
-    return samples
+    floor: Floor = NO_FLOOR
+    extra_bytes: Callable[[], int] | None = None
 
 
 @dataclass(frozen=True)
-class Library:
-    """A library that saves and loads checkpoints.
-
-    Attributes:
-        name: As printed.
-        save_object: Makes of arrays what `save` takes, without a copy.
-        save: Saves the object in a mode.
-        load: Loads a file of that mode into a dict of Parameters.
-    """
+class Result:
+    """What came out for one entry, over all rounds."""
 
     name: str
-    save_object: Callable[[Payload], dict[str, Any]]
-    save: Callable[[dict[str, Any], Path, Mode], None]
-    load: Callable[[Path, Mode], dict[str, Any]]
+    limit: str
+    seconds: list[float]
+    ratios: list[float]
+    floor: Floor
+    extra_bytes: int | None
+
+    def cells(self, nbytes: int) -> list[str]:
+        """A row of the table."""
+        milliseconds = [1000 * seconds for seconds in self.seconds]
+        extra = "" if self.extra_bytes is None else f"{self.extra_bytes / MIB:.0f}"
+        return [
+            self.name,
+            median_and_spread(milliseconds, digits=0 if min(milliseconds) >= 100 else 1),
+            f"{nbytes / 1e9 / statistics.median(self.seconds):.2f}",
+            median_and_spread(self.ratios) if self.ratios else "",
+            self.limit,
+            self.floor.verdict(self),
+            extra,
+        ]
 
 
-def _save(save_obj: dict[str, Any], path: Path, mode: Mode) -> None:
-    mindckpt.save_checkpoint(save_obj, path, durable=mode.durable, **mode.save_options)
+def samples(entries: Sequence[Entry], rounds: int) -> Samples:
+    """Samples every entry once a round, in the order given."""
+    taken: Samples = {entry.name: [] for entry in entries}
+    for _ in range(rounds):
+        for entry in entries:
+            taken[entry.name].append(entry.take())
+    return taken
 
 
-def _load(path: Path, mode: Mode) -> dict[str, Any]:
-    return mindckpt.load_checkpoint(path, **mode.load_options)
-
-
-MINDCKPT = Library("mindckpt", lambda payload: dict(payload.tensors), _save, _load)
-
-
-def mindspore() -> Library:
-    """The real MindSpore; ImportError where it is not installed."""
-    import mindspore as ms
-
-    def save_object(payload: Payload) -> dict[str, Any]:
-        return {
-            name: ms.Parameter(ms.Tensor.from_numpy(array), name=name)
-            for name, array in payload.tensors.items()
-        }
-
-    def save(save_obj: dict[str, Any], path: Path, mode: Mode) -> None:
-        ms.save_checkpoint(save_obj, str(path), **mode.save_options)
-
-    def load(path: Path, mode: Mode) -> dict[str, Any]:
-        return ms.load_checkpoint(str(path), **mode.load_options)
-
-    return Library("MindSpore", save_object, save, load)
-
-
-# By name, for a process that is to measure one of them.
-LIBRARIES: dict[str, Callable[[], Library]] = {
-    "mindckpt": lambda: MINDCKPT,
-    "MindSpore": mindspore,
-}
-
-
-def raw_entries(payload: Payload, folder: Path) -> list[Entry]:
-    """The loops that everything is held to."""
-    path = folder / "raw"
-    to_page_cache = Limit((WRITE,))
-
-    def write(name: str, loop: Callable[[raw.Buffer, Path], None]) -> Entry:
-        def take() -> float:
-            seconds, _ = sample(lambda: loop(payload.buffer, path), payload.nbytes)
-            path.unlink()
-            return seconds
-
-        return Entry(name, take, to_page_cache)
-
-    def take_read() -> float:
-        raw.write(payload.buffer, path)
-        raw.sync(path)
-        target = np.ones_like(payload.buffer)
-        read = sample(lambda: raw.read_parallel(path, target, raw.cores()), payload.nbytes)
-        path.unlink()
-        return read[0]
-
-    return [
-        write(WRITE, raw.write),
-        write(WRITE_FALLOCATED, raw.write_fallocated),
-        write(WRITE_FDATASYNC, raw.write_fdatasync),
-        write(WRITE_SYNC_FILE_RANGE, raw.write_sync_file_range),
-        Entry(READ, take_read),
-    ]
-
-
-def cipher_entries(payload: Payload) -> list[Entry]:
-    """Seconds that OpenSSL needs for the payload on all cores, were there nothing else to do."""
-
-    def entry(cipher: str, decrypt: bool) -> Entry:
-        def take() -> float | None:
-            return raw.openssl_seconds(cipher, payload.nbytes, decrypt=decrypt)
-
-        return Entry(raw.openssl_name(cipher, decrypt=decrypt), take)
-
-    ciphers = [mode.cipher for mode in modes.ALL if mode.cipher]
-    return [entry(cipher, decrypt) for cipher in ciphers for decrypt in (False, True)]
-
-
-class RoundTrip:
-    """A save in one mode, and the load of what it saved, which is compared and removed.
+@dataclass(frozen=True)
+class Scenario:
+    """A payload, and what is measured with it.
 
     Attributes:
-        library: Who saves and loads.
-        mode: The mode.
-        save: The entry of the save; run it before `load`.
-        load: The entry of the load.
-        file_bytes: Length of the file, once it has been saved.
+        title: As printed.
+        count: How many tensors.
+        tensor_bytes: Bytes of each.
+        entries: Makes the lines, of the payload and a folder to write in.
     """
 
-    def __init__(self, library: Library, mode: Mode, payload: Payload, folder: Path) -> None:
-        self.library = library
-        self.mode = mode
-        self.save = Entry(f"{library.name} save {mode.name}", self._take_save, _save_limit(mode))
-        self.load = Entry(f"{library.name} load {mode.name}", self._take_load, _load_limit(mode))
-        self.file_bytes = 0
-        self._payload = payload
-        self._save_object = library.save_object(payload)
-        self._path = folder / "mode.ckpt"
+    title: str
+    count: int
+    tensor_bytes: int
+    entries: Callable[[Payload, Path], Sequence[Entry]]
 
-    def _take_save(self) -> float:
-        def save() -> None:
-            self.library.save(self._save_object, self._path, self.mode)
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors together."""
+        return self.count * self.tensor_bytes
 
-        seconds, _ = sample(save, self._payload.nbytes)
-        self.file_bytes = self._path.stat().st_size
-        return seconds
+    def run(self, rounds: int, folder: Path) -> list[Result]:
+        """Measures every entry once a round, in their order."""
+        payload = Payload.of_size(self.count, self.tensor_bytes)
+        entries = self.entries(payload, folder)
+        taken = samples(entries, rounds)
+        return [
+            Result(
+                name=entry.name,
+                limit="" if entry.limit is None else str(entry.limit),
+                seconds=measured(taken, entry.name),
+                ratios=[] if entry.limit is None else entry.limit.ratios(taken, entry.name),
+                floor=entry.floor,
+                extra_bytes=None if entry.extra_bytes is None else entry.extra_bytes(),
+            )
+            for entry in entries
+            if measured(taken, entry.name)
+        ]
 
-    def _take_load(self) -> float | None:
-        def load() -> dict[str, Any]:
-            return self.library.load(self._path, self.mode)
-
-        raw.sync(self._path)
-        try:
-            seconds, loaded = sample(load, self._payload.nbytes)
-        except Exception as error:
-            if self.library is MINDCKPT:
-                raise
-            # MindSpore refuses what is larger than the memory it takes for free, page cache apart.
-            print(f"{self.load.name}: {error}", file=sys.stderr)
-            return None
-        finally:
-            self._path.unlink()
-        _check_equal(self._payload, loaded)
-        return seconds
+    def table(self, results: Sequence[Result]) -> str:
+        """The results as Markdown."""
+        return f"## {self.title}\n\n{table(HEADER, [r.cells(self.nbytes) for r in results])}\n"
 
 
-def _save_limit(mode: Mode) -> Limit:
-    """A save can't be faster than the file is written, nor than all cores encrypt."""
-    if mode.durable:
-        return Limit((WRITE_FDATASYNC, WRITE_SYNC_FILE_RANGE), min)
-    if mode.cipher:
-        return Limit((WRITE, raw.openssl_name(mode.cipher)))
-    return Limit((WRITE,))
+def large(gigabytes: float, entries: Callable[[Payload, Path], Sequence[Entry]]) -> Scenario:
+    """Tensors of 64 MiB, so many gigabytes in all."""
+    count = max(1, round(gigabytes * 1e9 / LARGE_TENSOR_BYTES))
+    title = f"{count} tensors of 64 MiB ({count * LARGE_TENSOR_BYTES / 1e9:.2f} GB)"
+    return Scenario(title, count, LARGE_TENSOR_BYTES, entries)
 
 
-def _load_limit(mode: Mode) -> Limit:
-    """A load can't be faster than the file is read, nor than all cores decrypt."""
-    if mode.cipher:
-        return Limit((READ, raw.openssl_name(mode.cipher, decrypt=True)))
-    return Limit((READ,))
+def small(entries: Callable[[Payload, Path], Sequence[Entry]]) -> Scenario:
+    """10,000 tensors of 4 KiB."""
+    return Scenario(
+        f"{SMALL_TENSORS:,} tensors of 4 KiB", SMALL_TENSORS, SMALL_TENSOR_BYTES, entries
+    )
 
 
-def _check_equal(payload: Payload, loaded: dict[str, Any]) -> None:
-    """Raises AssertionError when a load did not bring back what was saved."""
-    assert list(loaded) == list(payload.tensors), "other names, or another order"
-    for name, tensor in payload.tensors.items():
-        assert np.array_equal(loaded[name].asnumpy(), tensor), f"other values in {name}"
+def options(description: str, gigabytes: float = 2) -> argparse.Namespace:
+    """The command line that all benchmarks share."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument(
+        "--gb",
+        type=float,
+        default=gigabytes,
+        help=f"size of the large payload; default {gigabytes}",
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="samples of each line; default 5")
+    parser.add_argument("--dir", type=Path, default=Path.cwd(), help="where to write; default .")
+    parser.add_argument(
+        "--results", type=Path, help="write NAME.json (every sample) and NAME.md there, too"
+    )
+    return parser.parse_args()
+
+
+def run(name: str, scenarios: Sequence[Scenario], chosen: argparse.Namespace) -> None:
+    """Measures, prints Markdown, and keeps the results where that was asked for."""
+    report: dict[str, Any] = {"rounds": chosen.rounds, "scenarios": {}}
+    with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=chosen.dir) as made:
+        folder = Path(made)
+        report["machine"] = machine(folder)
+        parts = [f"# {name}: {report['machine']}; {chosen.rounds} rounds\n"]
+        print(parts[0])
+        for scenario in scenarios:
+            results = scenario.run(chosen.rounds, folder)
+            report["scenarios"][scenario.title] = _as_json(scenario, results)
+            parts.append(scenario.table(results))
+            print(parts[-1], flush=True)
+    if chosen.results:
+        chosen.results.mkdir(parents=True, exist_ok=True)
+        (chosen.results / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n")
+        (chosen.results / f"{name}.md").write_text("\n".join(parts))
+
+
+def _as_json(scenario: Scenario, results: Sequence[Result]) -> Mapping[str, Any]:
+    return {"nbytes": scenario.nbytes, "results": [asdict(result) for result in results]}

@@ -7,22 +7,25 @@ from __future__ import annotations
 
 import statistics
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 import contest
 import mindckpt
-from contest import MINDCKPT, WRITE, WRITE_FDATASYNC, RoundTrip
+from contest import Entry
+from libraries import MINDCKPT, RoundTrip
 from mindckpt import Parameter, nn
-from mindckpt.bench import modes
+from mindckpt.bench import modes, raw
 from mindckpt.bench.limits import Limit, measured
-from mindckpt.bench.measure import MIB, Payload, machine, median_and_spread, table
+from mindckpt.bench.measure import MIB, Payload, machine, median_and_spread, sample, table
 
 PAYLOAD_TENSORS = 4
 TENSOR_BYTES = 64 * MIB
 ROUNDS = 3
-RAW_LOOPS = (WRITE, WRITE_FDATASYNC)
+WRITE = "raw write"
+WRITE_FDATASYNC = "raw write + fdatasync"
 
 
 class Layer(nn.Cell):
@@ -74,13 +77,28 @@ def documented_example(folder: Path) -> None:
     print(param_dict3)
 
 
+def raw_loops(payload: Payload, folder: Path) -> list[Entry]:
+    """Loops in Python, because the demo builds nothing but the package."""
+    path = folder / "raw"
+
+    def entry(name: str, loop: Callable[[raw.Buffer, Path], None]) -> Entry:
+        def take() -> float:
+            seconds, _ = sample(lambda: loop(payload.buffer, path), payload.nbytes)
+            path.unlink()
+            return seconds
+
+        return Entry(name, take)
+
+    return [entry(WRITE, raw.write), entry(WRITE_FDATASYNC, raw.write_fdatasync)]
+
+
 def table_of_modes(folder: Path) -> str:
     """Saves and loads in every mode, comparing what came back, in rounds with the raw loops."""
     payload = Payload.of_size(PAYLOAD_TENSORS, TENSOR_BYTES)
-    raw_loops = [entry for entry in contest.raw_entries(payload, folder) if entry.name in RAW_LOOPS]
+    loops = raw_loops(payload, folder)
     trips = [RoundTrip(MINDCKPT, mode, payload, folder) for mode in modes.ALL]
-    entries = [*raw_loops, *(entry for trip in trips for entry in (trip.save, trip.load))]
-    samples = contest.run(entries, ROUNDS)
+    entries = [*loops, *(entry for trip in trips for entry in (trip.save(), trip.load()))]
+    samples = contest.samples(entries, ROUNDS)
 
     def speed(name: str) -> list[str]:
         seconds = statistics.median(measured(samples, name))
@@ -90,11 +108,11 @@ def table_of_modes(folder: Path) -> str:
         ratios = Limit((raw_loop,)).ratios(samples, name)
         return [f"{file_bytes:,}", *speed(name), f"{median_and_spread(ratios)} of {raw_loop}"]
 
-    rows = [[loop.name, *save(loop.name, payload.nbytes, WRITE), "", ""] for loop in raw_loops]
+    rows = [[loop.name, *save(loop.name, payload.nbytes, WRITE), "", ""] for loop in loops]
     for trip in trips:
         raw_loop = WRITE_FDATASYNC if trip.mode.durable else WRITE
-        saved = save(trip.save.name, trip.file_bytes, raw_loop)
-        rows.append([trip.mode.name, *saved, *speed(trip.load.name)])
+        saved = save(trip.save_name, trip.file_bytes, raw_loop)
+        rows.append([trip.mode.name, *saved, *speed(trip.load_name)])
     return table(["", "bytes", "save s", "GB/s", "ratio", "load s", "GB/s"], rows)
 
 

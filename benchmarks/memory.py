@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import contest
 from mindckpt.bench.measure import Payload
 from mindckpt.bench.modes import Mode
 
@@ -32,7 +31,9 @@ def peak(library_name: str, mode: Mode, count: int, tensor_bytes: int, folder: P
 
 
 def _measure(library_name: str, mode: Mode, count: int, tensor_bytes: int, folder: Path) -> Peak:
-    library = contest.LIBRARIES[library_name]()
+    from libraries import LIBRARIES  # which imports this module
+
+    library = LIBRARIES[library_name]()
     path = folder / "peak.ckpt"
     # What is imported and allocated once is not a save's: a first, small one has it behind it.
     library.save(library.save_object(Payload.of_size(1, 4)), path, mode)

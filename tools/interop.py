@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 import system_packages
 from bootstrap import ROOT, Environment, Interpreter
@@ -18,8 +20,12 @@ MINDSPORE = ("mindspore==2.10.0", "numpy<2")
 MINDSPORE_PYTHONS = ((3, 10), (3, 11), (3, 12))
 
 
-def mindspore_environment() -> Environment:
+def mindspore_environment(path: Path, requirements: Sequence[str]) -> Environment:
     """The environment with MindSpore in it, made with the first interpreter that can hold it.
+
+    Args:
+        path: Where it is to be.
+        requirements: What is installed there, MINDSPORE among it.
 
     Raises:
         SetupError: there is none; the message gives the reason for each interpreter.
@@ -31,9 +37,9 @@ def mindspore_environment() -> Environment:
             if interpreter.version not in MINDSPORE_PYTHONS:
                 raise SetupError(f"{command}: no wheel of {MINDSPORE[0]} for this Python")
             system_packages.install(interpreter.missing())
-            environment = Environment(ROOT / ".venv-interop", interpreter)
+            environment = Environment(path, interpreter)
             environment.create()
-            environment.install_requirements(MINDSPORE)
+            environment.install_requirements(requirements)
         except SetupError as error:
             reasons.append(str(error))
         else:
@@ -44,7 +50,7 @@ def mindspore_environment() -> Environment:
 def main() -> None:
     """Exits with pytest's status, or 0 where MindSpore cannot be had and CI is not true."""
     try:
-        environment = mindspore_environment()
+        environment = mindspore_environment(ROOT / ".venv-interop", MINDSPORE)
     except SetupError as error:
         if os.environ.get("CI") == "true":
             raise

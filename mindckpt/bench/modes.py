@@ -32,10 +32,19 @@ class Mode:
         """Keywords of load_checkpoint, in both libraries."""
         return self._keywords("dec") | {"crc_check": self.crc}
 
+    @property
+    def key_bytes_and_name(self) -> tuple[int, str]:
+        """Of the cipher: the length of its key, and what `enc_mode` calls it.
+
+        Raises:
+            KeyError: There is none.
+        """
+        return _KEY_BYTES_AND_MODE[self.cipher]
+
     def _keywords(self, prefix: str) -> dict[str, Any]:
         if not self.cipher:
             return {}
-        key_bytes, mode = _KEY_BYTES_AND_MODE[self.cipher]
+        key_bytes, mode = self.key_bytes_and_name
         return {f"{prefix}_key": bytes(range(key_bytes)), f"{prefix}_mode": mode}
 
 
@@ -51,6 +60,10 @@ CRC = Mode("CRC", crc=True)
 GCM = Mode("AES-256-GCM", cipher="aes-256-gcm")
 CBC = Mode("AES-256-CBC", cipher="aes-256-cbc")
 SM4 = Mode("SM4-CBC", cipher="sm4-cbc")
+
+DURABLE_GCM = Mode("AES-256-GCM, durable", cipher="aes-256-gcm", durable=True)
+DURABLE_CBC = Mode("AES-256-CBC, durable", cipher="aes-256-cbc", durable=True)
+DURABLE_SM4 = Mode("SM4-CBC, durable", cipher="sm4-cbc", durable=True)
 
 ALL = (PLAIN, DURABLE, CRC, GCM, CBC, SM4)
 

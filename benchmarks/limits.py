@@ -1,0 +1,143 @@
+"""What this machine can do at most: loops in C++ that do one thing only. README.md says which.
+
+Prints Markdown. The other benchmarks measure those that they need again, in their own rounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+import contest
+import raw_loops
+from contest import Entry
+from mindckpt.bench import modes
+from mindckpt.bench.measure import Payload, sample
+from mindckpt.bench.modes import Mode
+from raw_loops import Memory, Write
+
+CORES = raw_loops.cores()
+
+BUFFERED = {
+    "raw write": Write(0),
+    "raw write, fallocated": Write.FALLOCATE,
+}
+DURABLE = {
+    "raw write + fdatasync": Write.FDATASYNC,
+    "raw write, fallocated + sync_file_range": Write.FALLOCATE
+    | Write.SYNC_FILE_RANGE
+    | Write.FDATASYNC,
+    f"raw O_DIRECT write x {CORES}": Write.FALLOCATE | Write.DIRECT | Write.FDATASYNC,
+}
+OVER = {
+    "raw write over a file": Write.OVER,
+    "raw write over a file + sync_file_range": Write.OVER | Write.SYNC_FILE_RANGE | Write.FDATASYNC,
+    f"raw O_DIRECT write over a file x {CORES}": Write.OVER | Write.DIRECT | Write.FDATASYNC,
+}
+READ_RESIDENT = f"raw pread x {CORES}, resident memory"
+READ_HUGE = f"raw pread x {CORES}, fresh huge pages"
+READ_SMALL = f"raw pread x {CORES}, fresh 4 KiB pages"
+MEMCPY = f"memcpy x {CORES}"
+
+
+def writes(payload: Payload, folder: Path, loops: dict[str, Write]) -> list[Entry]:
+    """Loops that write the payload to a file."""
+    path = folder / "raw"
+
+    def entry(name: str, how: Write) -> Entry:
+        def take() -> float:
+            if how & Write.OVER:
+                raw_loops.write(path, payload.buffer, Write.FALLOCATE | Write.FDATASYNC)
+            seconds = _sampled(lambda: raw_loops.write(path, payload.buffer, how, CORES), payload)
+            path.unlink()
+            return seconds
+
+        return Entry(name, take)
+
+    return [entry(name, how) for name, how in loops.items()]
+
+
+def reads(payload: Payload, folder: Path) -> list[Entry]:
+    """Loops that read what was written, from the page cache."""
+    path = folder / "raw"
+
+    def entry(name: str, memory: Memory) -> Entry:
+        def take() -> float:
+            raw_loops.write(path, payload.buffer, Write.FALLOCATE | Write.FDATASYNC)
+            resident = np.ones_like(payload.buffer) if memory is Memory.RESIDENT else None
+            seconds = _sampled(
+                lambda: raw_loops.read(path, payload.nbytes, memory, resident), payload
+            )
+            path.unlink()
+            return seconds
+
+        return Entry(name, take)
+
+    return [
+        entry(READ_RESIDENT, Memory.RESIDENT),
+        entry(READ_HUGE, Memory.HUGE_PAGES),
+        entry(READ_SMALL, Memory.SMALL_PAGES),
+    ]
+
+
+def copies(payload: Payload, threads: Sequence[int] = (CORES,)) -> list[Entry]:
+    """Memcpy into memory that is there."""
+
+    def entry(count: int) -> Entry:
+        def take() -> float:
+            to = np.ones_like(payload.buffer)
+            return _sampled(lambda: raw_loops.memcpy(to, payload.buffer, count), payload)
+
+        return Entry(f"memcpy x {count}", take)
+
+    return [entry(count) for count in threads]
+
+
+def cipher_name(mode: Mode, *, opening: bool = False) -> str:
+    """What a cipher alone is called in tables."""
+    return f"{'open' if opening else 'seal'} {mode.name} alone x {CORES}"
+
+
+def ciphers(payload: Payload, in_modes: Sequence[Mode], *, opening: bool = False) -> list[Entry]:
+    """The ciphers that saves use, with nothing else to do, in cache."""
+
+    def entry(mode: Mode) -> Entry:
+        key_bytes, name = mode.key_bytes_and_name
+
+        def take() -> float | None:
+            return raw_loops.cipher(name, key_bytes, payload.nbytes, CORES, opening=opening)
+
+        return Entry(cipher_name(mode, opening=opening), take)
+
+    return [entry(mode) for mode in in_modes if mode.cipher]
+
+
+def _sampled(loop: Callable[[], float], payload: Payload) -> float:
+    """The seconds that a loop measured itself, in a fair sample."""
+    return float(sample(loop, payload.nbytes)[1])
+
+
+def _entries(payload: Payload, folder: Path) -> list[Entry]:
+    def touch(name: str, memory: Memory) -> Entry:
+        def take() -> float:
+            return _sampled(lambda: raw_loops.touch(payload.nbytes, memory, CORES), payload)
+
+        return Entry(name, take)
+
+    return [
+        *copies(payload, sorted({1, CORES})),
+        touch(f"touch huge pages x {CORES}", Memory.HUGE_PAGES),
+        touch(f"touch 4 KiB pages x {CORES}", Memory.SMALL_PAGES),
+        Entry(f"CRC-32 x {CORES}", lambda: raw_loops.crc32(payload.buffer, CORES)),
+        *ciphers(payload, modes.ALL),
+        *ciphers(payload, modes.ALL, opening=True),
+        *writes(payload, folder, BUFFERED | DURABLE | OVER),
+        *reads(payload, folder),
+    ]
+
+
+if __name__ == "__main__":
+    chosen = contest.options(__doc__.splitlines()[0])
+    contest.run("limits", [contest.large(chosen.gb, _entries)], chosen)

@@ -1,0 +1,271 @@
+// The raw loops that saves and loads are held to: what a program reaches that does one thing only.
+// A shared library for raw_loops.py, so that they run in the process and on the very memory of what
+// is measured beside them. Every function returns seconds, or minus an errno.
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "checksum/crc32.h"
+#include "cipher/cipher.h"
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr size_t kPieceBytes = size_t{4} << 20;
+constexpr size_t kPageBytes = 4096;
+constexpr size_t kHugePageBytes = size_t{2} << 20;
+constexpr size_t kSyncEveryBytes = size_t{32} << 20;
+
+enum Flags : int {
+  kFallocate = 1,      // reserve the whole file first
+  kOver = 2,           // over a file that is there already, else a new one
+  kSyncFileRange = 4,  // start the write-back every 32 MiB
+  kFdatasync = 8,      // durable when it returns
+  kDirect = 16,        // O_DIRECT, from aligned staging memory
+  kWithoutCopy = 32,   // with kDirect: from where the data lies, which is aligned
+};
+
+enum Memory : int { kResident = 0, kHugePages = 1, kSmallPages = 2 };
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+double failure() { return -static_cast<double>(errno != 0 ? errno : EIO); }
+
+struct Descriptor {
+  explicit Descriptor(int opened) : fd(opened) {}
+  ~Descriptor() {
+    if (fd >= 0) ::close(fd);
+  }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  int fd;
+};
+
+struct Free {
+  void operator()(std::byte* memory) const noexcept { std::free(memory); }
+};
+using Staging = std::unique_ptr<std::byte, Free>;
+
+// Memory that no page of is there yet.
+class Fresh {
+ public:
+  Fresh(size_t nbytes, bool huge) : nbytes_(nbytes + kHugePageBytes) {
+    memory_ = ::mmap(nullptr, nbytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory_ == MAP_FAILED) return;
+    const auto address = reinterpret_cast<uintptr_t>(memory_);
+    data = reinterpret_cast<std::byte*>((address + kHugePageBytes - 1) / kHugePageBytes *
+                                        kHugePageBytes);
+    ::madvise(data, nbytes, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+  }
+  ~Fresh() {
+    if (memory_ != MAP_FAILED) ::munmap(memory_, nbytes_);
+  }
+  Fresh(const Fresh&) = delete;
+  Fresh& operator=(const Fresh&) = delete;
+  std::byte* data = nullptr;
+
+ private:
+  void* memory_;
+  size_t nbytes_;
+};
+
+// Calls piece(begin, nbytes, worker) for all pieces, on `threads` threads. Its first errno, or 0.
+template <typename Piece>
+int for_each_piece(size_t nbytes, size_t piece_nbytes, int threads, const Piece& piece) {
+  std::atomic<size_t> next{0};
+  std::atomic<int> error{0};
+  const auto work = [&](int worker) {
+    while (error.load() == 0) {
+      const size_t begin = next.fetch_add(piece_nbytes);
+      if (begin >= nbytes) return;
+      if (const int number = piece(begin, std::min(piece_nbytes, nbytes - begin), worker)) {
+        error.store(number);
+      }
+    }
+  };
+  std::vector<std::jthread> helpers;
+  for (int worker = 1; worker < threads; ++worker) helpers.emplace_back(work, worker);
+  work(0);
+  helpers.clear();
+  return error.load();
+}
+
+int write_all(int fd, const std::byte* from, size_t nbytes, size_t offset) {
+  while (nbytes > 0) {
+    const ssize_t n = ::pwrite(fd, from, nbytes, static_cast<off_t>(offset));
+    if (n <= 0) return n == 0 ? EIO : errno;
+    from += n;
+    offset += static_cast<size_t>(n);
+    nbytes -= static_cast<size_t>(n);
+  }
+  return 0;
+}
+
+int read_all(int fd, std::byte* to, size_t nbytes, size_t offset) {
+  while (nbytes > 0) {
+    const ssize_t n = ::pread(fd, to, nbytes, static_cast<off_t>(offset));
+    if (n <= 0) return n == 0 ? EIO : errno;
+    to += n;
+    offset += static_cast<size_t>(n);
+    nbytes -= static_cast<size_t>(n);
+  }
+  return 0;
+}
+
+}  // namespace
+
+#define EXPORT extern "C" __attribute__((visibility("default")))
+
+// Writes `nbytes` in pieces of 4 MiB, one after the other, or with kDirect on `threads` threads.
+EXPORT double raw_write(const char* path, const std::byte* data, size_t nbytes, int flags,
+                        int threads) {
+  errno = 0;
+  const bool direct = (flags & kDirect) != 0;
+  std::vector<Staging> staging;
+  for (int i = 0; direct && i < threads; ++i) {
+    staging.emplace_back(static_cast<std::byte*>(std::aligned_alloc(kPageBytes, kPieceBytes)));
+    std::memset(staging.back().get(), 1, kPieceBytes);
+  }
+  const auto start = Clock::now();
+  const int mode = O_WRONLY | O_CREAT | O_CLOEXEC | ((flags & kOver) != 0 ? 0 : O_TRUNC) |
+                   (direct ? O_DIRECT : 0);
+  const Descriptor file(::open(path, mode, 0600));
+  if (file.fd < 0) return failure();
+  if ((flags & kFallocate) != 0 && ::fallocate(file.fd, 0, 0, static_cast<off_t>(nbytes)) != 0) {
+    return failure();
+  }
+  size_t started = 0;
+  const auto piece = [&](size_t begin, size_t length, int worker) {
+    const std::byte* from = data + begin;
+    size_t written = length;
+    if (direct && (flags & kWithoutCopy) == 0) {
+      std::byte* const aligned = staging[static_cast<size_t>(worker)].get();
+      std::memcpy(aligned, from, length);
+      from = aligned;
+      written = (length + kPageBytes - 1) / kPageBytes * kPageBytes;
+    }
+    if (const int error = write_all(file.fd, from, written, begin)) return error;
+    if ((flags & kSyncFileRange) != 0 && begin + length - started >= kSyncEveryBytes) {
+      ::sync_file_range(file.fd, static_cast<off64_t>(started),
+                        static_cast<off64_t>(begin + length - started), SYNC_FILE_RANGE_WRITE);
+      started = begin + length;
+    }
+    return 0;
+  };
+  errno = for_each_piece(nbytes, kPieceBytes, direct ? threads : 1, piece);
+  if (errno != 0) return failure();
+  if (direct && ::ftruncate(file.fd, static_cast<off_t>(nbytes)) != 0) return failure();
+  if ((flags & kFdatasync) != 0 && ::fdatasync(file.fd) != 0) return failure();
+  return seconds_since(start);
+}
+
+// Reads a whole file with pread on `threads` threads, into `resident`, or into fresh memory of the
+// kind named, which is part of what takes time.
+EXPORT double raw_read(const char* path, size_t nbytes, int threads, int memory,
+                       std::byte* resident) {
+  errno = 0;
+  const auto start = Clock::now();
+  const Descriptor file(::open(path, O_RDONLY | O_CLOEXEC));
+  if (file.fd < 0) return failure();
+  std::unique_ptr<Fresh> fresh;
+  std::byte* to = resident;
+  if (memory != kResident) {
+    fresh = std::make_unique<Fresh>(nbytes, memory == kHugePages);
+    to = fresh->data;
+    if (to == nullptr) return failure();
+  }
+  errno = for_each_piece(nbytes, kPieceBytes, threads, [&](size_t begin, size_t length, int) {
+    return read_all(file.fd, to + begin, length, begin);
+  });
+  return errno != 0 ? failure() : seconds_since(start);
+}
+
+// Copies on `threads` threads, into memory that is there.
+EXPORT double raw_memcpy(std::byte* to, const std::byte* from, size_t nbytes, int threads) {
+  const auto start = Clock::now();
+  for_each_piece(nbytes, kPieceBytes, threads, [&](size_t begin, size_t length, int) {
+    std::memcpy(to + begin, from + begin, length);
+    return 0;
+  });
+  return seconds_since(start);
+}
+
+// Makes fresh memory resident by writing to each of its pages.
+EXPORT double raw_touch(size_t nbytes, int memory, int threads) {
+  errno = 0;
+  const auto start = Clock::now();
+  const Fresh fresh(nbytes, memory == kHugePages);
+  if (fresh.data == nullptr) return failure();
+  for_each_piece(nbytes, kHugePageBytes, threads, [&](size_t begin, size_t length, int) {
+    for (size_t at = 0; at < length; at += kPageBytes) fresh.data[begin + at] = std::byte{1};
+    return 0;
+  });
+  return seconds_since(start);
+}
+
+// CRC-32 by the library that saves use, without putting the pieces' sums together.
+EXPORT double raw_crc32(const std::byte* data, size_t nbytes, int threads) {
+  std::atomic<uint32_t> sum{0};
+  const auto start = Clock::now();
+  for_each_piece(nbytes, kPieceBytes, threads, [&](size_t begin, size_t length, int) {
+    sum.fetch_xor(mindckpt::crc32_update(0, {data + begin, length}));
+    return 0;
+  });
+  const double seconds = seconds_since(start);
+  return sum.load() == 1 ? seconds + 1e-12 : seconds;  // the sum is used: nothing is left out
+}
+
+// The cipher that saves and loads use, on blocks in cache, with a key of so many bytes. -1 where it
+// is not to be had.
+EXPORT double raw_cipher(const char* mode, size_t key_nbytes, size_t nbytes, int threads,
+                         int opening) try {
+  constexpr size_t kBlockBytes = size_t{1} << 20;
+  const std::vector<std::byte> key(key_nbytes, std::byte{0x5A});
+  const auto cipher = mindckpt::Cipher::create(mindckpt::parse_cipher_mode(mode), key);
+  const size_t frame_nbytes = cipher->frame_nbytes(kBlockBytes);
+  const size_t header_nbytes = mindckpt::frame_header_nbytes(cipher->mode());
+  const mindckpt::Iv iv{};
+  struct Buffers {
+    std::vector<std::byte> plain;
+    std::vector<std::byte> frame;
+    std::vector<std::byte> opened;
+  };
+  std::vector<Buffers> buffers(static_cast<size_t>(threads));
+  for (Buffers& own : buffers) {
+    own.plain.assign(kBlockBytes, std::byte{7});
+    own.frame.resize(frame_nbytes);
+    own.opened.resize(frame_nbytes);
+    cipher->seal(own.plain, iv, own.frame);
+  }
+  const auto start = Clock::now();
+  for_each_piece(nbytes, kBlockBytes, threads, [&](size_t, size_t length, int worker) {
+    Buffers& own = buffers[static_cast<size_t>(worker)];
+    if (opening == 0) {
+      cipher->seal(mindckpt::ByteView(own.plain).first(length), iv, own.frame);
+    } else {
+      const auto header = mindckpt::decode_frame_header(own.frame, cipher->mode());
+      cipher->open(header, mindckpt::ByteView(own.frame).subspan(header_nbytes), own.opened);
+    }
+    return 0;
+  });
+  return seconds_since(start);
+} catch (const mindckpt::Error&) {
+  return -1;
+}
