@@ -4,6 +4,7 @@
 #include <array>
 #include <cstring>
 #include <utility>
+#include <vector>
 
 #include "base/error.h"
 #include "cipher/iv.h"
@@ -44,21 +45,25 @@ class CbcCipher final : public Cipher {
   }
 
   void seal(ByteView plain, const Iv& iv, ByteSpan frame) const override {
-    const uint64_t nbytes = ciphertext_nbytes(plain.size());
-    encode_frame_header({mode(), {}, iv, nbytes}, frame);
-    const ByteSpan ciphertext = frame.subspan(frame_header_nbytes(mode()), nbytes);
-    const size_t whole = plain.size() - plain.size() % kCipherBlockBytes;
-    cbc_->encrypt(iv, plain.first(whole), ciphertext);
+    Frame one{plain, iv, frame};
+    seal_all({&one, 1});
+  }
 
-    std::array<std::byte, kCipherBlockBytes> last;
-    const ByteView tail = plain.subspan(whole);
-    last.fill(static_cast<std::byte>(kCipherBlockBytes - tail.size()));
-    std::copy(tail.begin(), tail.end(), last.begin());
-    Iv previous = iv;
-    if (whole > 0) {
-      std::memcpy(previous.data(), ciphertext.data() + whole - kCipherBlockBytes, kIvBytes);
-    }
-    cbc_->encrypt(previous, last, ciphertext.subspan(whole));
+  void seal_run(ByteView plain, uint64_t frame_bytes, const Iv& first_number,
+                ByteSpan frames) const override {
+    std::vector<Frame> run;
+    run.reserve(plain.size() / frame_bytes + 1);
+    std::vector<CbcMessage> ivs;
+    ivs.reserve(run.capacity());
+    do {  // once for no bytes, too
+      const ByteView part = plain.first(std::min<uint64_t>(frame_bytes, plain.size()));
+      run.push_back({part, block_number(first_number, run.size()), frames});
+      plain = plain.subspan(part.size());
+      frames = frames.subspan(frame_nbytes(part.size()));
+    } while (!plain.empty());
+    for (Frame& frame : run) ivs.push_back({{}, frame.iv, frame.iv});
+    cbc_->encrypt_all(ivs);
+    seal_all(run);
   }
 
   uint64_t open(const FrameHeader& header, ByteView ciphertext, ByteSpan plain) const override {
@@ -89,6 +94,36 @@ class CbcCipher final : public Cipher {
   }
 
  private:
+  // A frame to be made, and the IV that it gets.
+  struct Frame {
+    ByteView plain;
+    Iv iv;
+    ByteSpan frame;
+  };
+
+  void seal_all(std::span<Frame> frames) const {
+    std::vector<CbcMessage> messages;
+    messages.reserve(frames.size());
+    for (const Frame& frame : frames) {
+      const uint64_t nbytes = ciphertext_nbytes(frame.plain.size());
+      encode_frame_header({mode(), {}, frame.iv, nbytes}, frame.frame);
+      const size_t whole = frame.plain.size() - frame.plain.size() % kCipherBlockBytes;
+      messages.push_back({frame.iv, frame.plain.first(whole),
+                          frame.frame.subspan(frame_header_nbytes(mode()), nbytes)});
+    }
+    cbc_->encrypt_all(messages);
+    // What is left over is padded aside, in place in the frame.
+    for (size_t i = 0; i < frames.size(); ++i) {
+      CbcMessage& message = messages[i];
+      const ByteView tail = frames[i].plain.subspan(message.plain.size());
+      const ByteSpan last = message.ciphertext.subspan(message.plain.size(), kCipherBlockBytes);
+      std::ranges::fill(last, static_cast<std::byte>(kCipherBlockBytes - tail.size()));
+      std::ranges::copy(tail, last.begin());
+      message.plain = message.ciphertext = last;
+    }
+    cbc_->encrypt_all(messages);
+  }
+
   static size_t checked_padding(ByteView plain) {
     const auto padding = std::to_integer<size_t>(plain.back());
     const bool right =
@@ -105,6 +140,20 @@ class CbcCipher final : public Cipher {
 };
 
 }  // namespace
+
+void CbcTransform::encrypt_all(std::span<CbcMessage> messages) const {
+  for (CbcMessage& message : messages) {
+    if (message.plain.empty()) continue;
+    encrypt(message.chain, message.plain, message.ciphertext);
+    std::ranges::copy(message.ciphertext.subspan(message.plain.size() - kIvBytes, kIvBytes),
+                      message.chain.begin());
+  }
+}
+
+std::unique_ptr<CbcTransform> make_aes_cbc(ByteView key) {
+  auto lanes = make_lane_aes_cbc(key);
+  return lanes != nullptr ? std::move(lanes) : make_openssl_aes_cbc(key);
+}
 
 std::unique_ptr<Cipher> make_cbc_cipher(CipherMode mode, std::unique_ptr<CbcTransform> cbc) {
   return std::make_unique<CbcCipher>(mode, std::move(cbc));

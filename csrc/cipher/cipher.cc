@@ -1,5 +1,6 @@
 #include "cipher/cipher.h"
 
+#include <algorithm>
 #include <string>
 #include <utility>
 
@@ -29,7 +30,7 @@ std::unique_ptr<Cipher> Cipher::create(CipherMode mode, ByteView key) {
     case CipherMode::kAesGcm:
       return make_gcm_cipher(key);
     case CipherMode::kAesCbc:
-      return make_cbc_cipher(mode, make_openssl_aes_cbc(key));
+      return make_cbc_cipher(mode, make_aes_cbc(key));
     case CipherMode::kSm4Cbc:
       break;
   }
@@ -40,6 +41,24 @@ std::unique_ptr<Cipher> Cipher::create(CipherMode mode, ByteView key) {
                 "library (libgmssl.so.3) was not found");
   }
   return make_cbc_cipher(mode, std::move(sm4));
+}
+
+void Cipher::seal_run(ByteView plain, uint64_t frame_bytes, const Iv& first_number,
+                      ByteSpan frames) const {
+  uint64_t number = 0;
+  do {  // once for no bytes, too
+    const ByteView part = plain.first(std::min<uint64_t>(frame_bytes, plain.size()));
+    const uint64_t nbytes = frame_nbytes(part.size());
+    seal(part, iv_of(block_number(first_number, number++)), frames.first(nbytes));
+    plain = plain.subspan(part.size());
+    frames = frames.subspan(nbytes);
+  } while (!plain.empty());
+}
+
+uint64_t Cipher::frames_nbytes(uint64_t plain_nbytes, uint64_t frame_bytes) const {
+  const uint64_t whole = plain_nbytes / frame_bytes;
+  const uint64_t rest = plain_nbytes % frame_bytes;
+  return whole * frame_nbytes(frame_bytes) + (rest > 0 ? frame_nbytes(rest) : 0);
 }
 
 }  // namespace mindckpt

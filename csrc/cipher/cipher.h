@@ -36,6 +36,18 @@ class Cipher {
   // Writes the whole frame of one block, frame_nbytes(plain.size()) bytes; they must not overlap.
   virtual void seal(ByteView plain, const Iv& iv, ByteSpan frame) const = 0;
 
+  // Writes a run of frames, numbered on from `first_number`: `plain` cut in pieces of frame_bytes,
+  // the last one shorter. frames_nbytes(plain.size(), frame_bytes) bytes; they must not overlap.
+  virtual void seal_run(ByteView plain, uint64_t frame_bytes, const Iv& first_number,
+                        ByteSpan frames) const;
+  uint64_t frames_nbytes(uint64_t plain_nbytes, uint64_t frame_bytes) const;
+  // How many frames of a run advance together, or 1. It is the same on every machine, so that files
+  // are laid out the same: 0 lanes here or 48, a run of this many frames suits.
+  size_t frames_at_once() const noexcept {
+    if (mode_ == CipherMode::kAesGcm) return 1;
+    return mode_ == CipherMode::kAesCbc ? 16 : 32;
+  }
+
   // Decrypts a block, possibly in place; `plain` has room for the ciphertext's length. Returns the
   // plaintext's length. Throws Error(kDecryption): the tag or the padding is wrong.
   virtual uint64_t open(const FrameHeader& header, ByteView ciphertext, ByteSpan plain) const = 0;

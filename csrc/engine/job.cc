@@ -45,7 +45,7 @@ SaveJob::SaveJob(SaveRequest request)
 void SaveJob::plan() {
   if (request_.num_threads == 0) request_.num_threads = default_num_threads();
   if (request_.block_bytes == 0) {
-    request_.block_bytes = default_block_bytes(request_.cipher != nullptr, request_.num_threads);
+    request_.block_bytes = default_block_bytes(request_.cipher.get(), request_.num_threads);
     // Several must fit the pool, or nothing would be copied ahead.
     for (const TensorRef& tensor : request_.tensors) {
       if (tensor.device == nullptr) continue;
@@ -56,6 +56,9 @@ void SaveJob::plan() {
   }
   ImageOptions options{request_.block_bytes, request_.crc, std::nullopt};
   if (request_.cipher) {
+    const FrameSizes sizes = pick_frames(*request_.cipher, request_.block_bytes);
+    options.block_bytes = sizes.block_bytes;
+    options.frame_bytes = sizes.frame_bytes;
     seal_ = {std::move(request_.cipher), {}};
     seal_.base = seal_.cipher->random_base();
     options.seal_iv_base = seal_.base;

@@ -186,10 +186,12 @@ class Saver {
     const StageSpan timed = span(seal_time_, "seal", turn);
     Buffer& staging = staging_[static_cast<size_t>(turn.worker)].frame;
     const Cipher& cipher = *seal_.cipher;
-    const uint64_t nbytes = cipher.frame_nbytes(plain.size());
-    staging.reserve(cipher.frame_nbytes(image_.block_bytes()));
-    const Iv iv = cipher.iv_of(cipher.block_number(seal_.base, turn.block));
-    cipher.seal(plain, iv, staging.span().first(nbytes));
+    const uint64_t frame_bytes = image_.frame_bytes();
+    const uint64_t nbytes = cipher.frames_nbytes(plain.size(), frame_bytes);
+    staging.reserve(cipher.frames_nbytes(image_.block_bytes(), frame_bytes));
+    cipher.seal_run(plain, frame_bytes,
+                    cipher.block_number(seal_.base, image_.first_frame(turn.block)),
+                    staging.span().first(nbytes));
     return staging.span().first(nbytes);
   }
 
@@ -245,24 +247,41 @@ class Saver {
 
 }  // namespace
 
-uint64_t default_block_bytes(bool sealed, int num_threads) {
+uint64_t default_block_bytes(const Cipher* cipher, int num_threads) {
   constexpr uint64_t kPlain = uint64_t{4} << 20;
   constexpr uint64_t kSealed = uint64_t{1} << 20;
   constexpr uint64_t kStaging = uint64_t{32} << 20;  // of all threads
   const uint64_t bound = kStaging / 2 / static_cast<uint64_t>(num_threads);
   const uint64_t in_file = std::max<uint64_t>(
-      kPageBytes, std::min(sealed ? kSealed : kPlain, bound / kPageBytes * kPageBytes));
-  return sealed ? in_file - kFrameOverheadBytes : in_file;
+      kPageBytes,
+      std::min(cipher != nullptr ? kSealed + kPageBytes : kPlain, bound / kPageBytes * kPageBytes));
+  if (cipher == nullptr) return in_file;
+  const size_t frames = cipher->frames_at_once();
+  if (frames == 1) return std::min(in_file, kSealed) - kFrameOverheadBytes;
+  return pick_frames(*cipher, in_file - frames * kFrameOverheadBytes).block_bytes;
+}
+
+FrameSizes pick_frames(const Cipher& cipher, uint64_t most_block_bytes) {
+  constexpr uint64_t kLeast =
+      1024;  // a frame costs 48 bytes in the file, and a visit when it loads
+  const uint64_t frames = cipher.frames_at_once();
+  const uint64_t pages = (most_block_bytes + frames * kFrameOverheadBytes) / kPageBytes;
+  const uint64_t in_file = (pages - (pages + 1) % 2) * (kPageBytes / frames);
+  if (frames == 1 || pages < 2 || in_file < kLeast) return {most_block_bytes, most_block_bytes};
+  const uint64_t frame_bytes = in_file - kFrameOverheadBytes;
+  return {frames * frame_bytes, frame_bytes};
 }
 
 uint64_t SealPlan::block_begin(const FileImage& image, uint64_t block) const {
-  return cipher ? block * cipher->frame_nbytes(image.block_bytes()) : image.block_begin(block);
+  return cipher ? block * cipher->frames_nbytes(image.block_bytes(), image.frame_bytes())
+                : image.block_begin(block);
 }
 
 uint64_t SealPlan::file_nbytes(const FileImage& image) const {
   if (!cipher || image.nbytes() == 0) return image.nbytes();
   const uint64_t last = image.num_blocks() - 1;
-  return block_begin(image, last) + cipher->frame_nbytes(image.block_nbytes(last));
+  return block_begin(image, last) +
+         cipher->frames_nbytes(image.block_nbytes(last), image.frame_bytes());
 }
 
 void save(FileImage& image, const SealPlan& seal, BlockFeed& feed, Sink& sink, const SaveRun& run,

@@ -15,10 +15,10 @@
 
 namespace mindckpt {
 
-// How an image's blocks are encrypted; a plain file has none of it.
+// How an image's blocks are encrypted, each as a run of frames; a plain file has none of it.
 struct SealPlan {
   std::shared_ptr<const Cipher> cipher;  // nullptr: plain
-  Iv base{};                             // of the run of block numbers
+  Iv base{};                             // of the run of frame numbers
 
   // Of the file that the image becomes. Every block but the last has the same length.
   uint64_t file_nbytes(const FileImage& image) const;
@@ -27,9 +27,20 @@ struct SealPlan {
 
 // The block size when the caller does not say: large enough to keep system calls and headers cheap,
 // small enough for a block to stay in a core's cache between the stages, and for the two blocks
-// that each thread may hold to stay in bounds together. In the file a block (sealed: its frame) is
+// that each thread may hold to stay in bounds together. In the file a block (sealed: its frames) is
 // whole pages, because a write that begins inside a page costs a read or a second visit of it.
-uint64_t default_block_bytes(bool sealed, int num_threads);
+uint64_t default_block_bytes(const Cipher* cipher, int num_threads);
+
+struct FrameSizes {
+  uint64_t block_bytes;
+  uint64_t frame_bytes;
+};
+
+// How blocks of at most so many bytes are cut in frames: into as many as the cipher works on at
+// once, unless they would be tiny. Then a block is an odd number of pages in the file. So the
+// frames of a block, which advance together, begin at different places in a page, and the cache's
+// sets are shared evenly between them.
+FrameSizes pick_frames(const Cipher& cipher, uint64_t most_block_bytes);
 
 // How a save is run, and what watches it. All are borrowed.
 struct SaveRun {

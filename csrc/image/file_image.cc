@@ -13,6 +13,8 @@ FileImage FileImage::plan(std::vector<TensorRef> tensors, const ImageOptions& op
   FileImage image;
   image.tensors_ = std::move(tensors);
   image.block_bytes_ = options.block_bytes;
+  image.frame_bytes_ = options.frame_bytes > 0 ? options.frame_bytes : options.block_bytes;
+  MINDCKPT_CHECK(image.block_bytes_ % image.frame_bytes_ == 0);
   image.segments_.reserve(image.tensors_.size() * 2 + 2);
 
   // Literal bytes that follow each other, such as a record without content and the next one's
@@ -61,7 +63,7 @@ FileImage FileImage::plan(std::vector<TensorRef> tensors, const ImageOptions& op
   }
 
   if (options.seal_iv_base) {
-    const Seal seal{*options.seal_iv_base, image.num_blocks(), image.nbytes_};
+    const Seal seal{*options.seal_iv_base, image.num_frames(), image.nbytes_};
     image.literals_.replace(opening, kSealRecordBytes, encode_seal(seal, Seal::Position::kOpening));
     image.literals_.replace(closing, kSealRecordBytes, encode_seal(seal, Seal::Position::kClosing));
   }

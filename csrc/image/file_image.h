@@ -28,6 +28,8 @@ struct ImageOptions {
       0;             // the image is handled in blocks of this many bytes, the last one shorter
   bool crc = false;  // end with a CRC trailer
   std::optional<Iv> seal_iv_base;  // set: begin and end the records with seal records that name it
+  uint64_t frame_bytes = 0;        // sealed: a frame's part of a block, of which it is a divisor;
+                                   // 0: the whole block
 };
 
 // The bytes of a checkpoint file (before encryption), known before one of them moves: every header,
@@ -59,6 +61,11 @@ class FileImage {
     return std::min(block_bytes_, nbytes_ - block_begin(block));
   }
 
+  // A block is sealed in frames of this many bytes, the image's last one shorter.
+  uint64_t frame_bytes() const noexcept { return frame_bytes_; }
+  uint64_t num_frames() const noexcept { return (nbytes_ + frame_bytes_ - 1) / frame_bytes_; }
+  uint64_t first_frame(uint64_t block) const noexcept { return block_begin(block) / frame_bytes_; }
+
   // Fills in the trailer's checksum; until then its bytes are zeros.
   void set_crc(uint32_t crc);
 
@@ -85,6 +92,7 @@ class FileImage {
   uint64_t records_nbytes_ = 0;
   uint64_t payload_nbytes_ = 0;
   uint64_t block_bytes_ = 0;
+  uint64_t frame_bytes_ = 0;
 };
 
 }  // namespace mindckpt

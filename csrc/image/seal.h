@@ -18,7 +18,7 @@ struct Seal {
   enum class Position : uint32_t { kOpening = 1, kClosing = 2 };
 
   Iv iv_base{};
-  uint64_t block_count = 0;
+  uint64_t block_count = 0;   // of frames
   uint64_t plain_nbytes = 0;  // of the whole file's plaintext, a CRC trailer included
 
   bool operator==(const Seal&) const = default;

@@ -113,18 +113,45 @@ TEST_CASE_FIXTURE(SaveFixture,
 
 TEST_CASE("blocks that are picked keep the memory of all threads in bounds") {
   constexpr uint64_t kMiB = uint64_t{1} << 20;
-  CHECK(default_block_bytes(false, 1) == 4 * kMiB);
-  CHECK(default_block_bytes(true, 1) == kMiB - 48);
-  for (const bool sealed : {false, true}) {
+  CHECK(default_block_bytes(nullptr, 1) == 4 * kMiB);
+  CHECK(default_block_bytes(cipher_of({CipherMode::kAesGcm, 32}).get(), 1) == kMiB - 48);
+  std::vector<SharedCipher> ciphers{nullptr};
+  for (const test::CipherKind& kind : test::every_kind()) ciphers.push_back(cipher_of(kind));
+  for (const SharedCipher& cipher : ciphers) {
     for (int threads = 1; threads <= 300; ++threads) {
-      const uint64_t block_bytes = default_block_bytes(sealed, threads);
-      for (const test::CipherKind& kind : test::every_kind()) {
-        const uint64_t in_file = sealed ? cipher_of(kind)->frame_nbytes(block_bytes) : block_bytes;
-        CHECK(in_file % kPageBytes == 0);
-        CHECK(in_file >= kPageBytes);
+      const uint64_t block_bytes = default_block_bytes(cipher.get(), threads);
+      const FrameSizes sizes =
+          cipher ? pick_frames(*cipher, block_bytes) : FrameSizes{block_bytes, block_bytes};
+      CHECK(sizes.block_bytes == block_bytes);
+      const uint64_t in_file =
+          cipher ? cipher->frames_nbytes(block_bytes, sizes.frame_bytes) : block_bytes;
+      CHECK(in_file % kPageBytes == 0);
+      CHECK(in_file >= kPageBytes);
+      CHECK(2 * block_bytes * static_cast<uint64_t>(threads) <= 33 * kMiB);
+      CHECK(block_bytes <= default_block_bytes(cipher.get(), 1));
+    }
+  }
+}
+
+TEST_CASE("blocks of CBC are cut into frames that fill the lanes unless they are tiny") {
+  for (const test::CipherKind& kind : test::every_mode()) {
+    CAPTURE(kind.label());
+    const SharedCipher cipher = cipher_of(kind);
+    for (uint64_t most = 1; most < (uint64_t{64} << 20); most += most / 7 + 1) {
+      CAPTURE(most);
+      const auto [block_bytes, frame_bytes] = pick_frames(*cipher, most);
+      CHECK(block_bytes <= most);
+      CHECK(block_bytes % frame_bytes == 0);
+      const uint64_t frames = block_bytes / frame_bytes;
+      CHECK((frames == 1 || frames == cipher->frames_at_once()));
+      if (frames > 1) {
+        CHECK(block_bytes > most / 2);
+        // Odd in units of pages: no two lanes at the same place in a page.
+        CHECK(cipher->frames_nbytes(block_bytes, frame_bytes) / kPageBytes % 2 == 1);
+        CHECK(frame_bytes % kCipherBlockBytes == 0);
       }
-      CHECK(2 * block_bytes * static_cast<uint64_t>(threads) <= 32 * kMiB);
-      CHECK(block_bytes <= default_block_bytes(sealed, 1));
+      if (frames == 1) CHECK(block_bytes == most);
+      if (most >= (uint64_t{64} << 10)) CHECK(frames == cipher->frames_at_once());
     }
   }
 }

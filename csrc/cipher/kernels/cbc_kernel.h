@@ -1,0 +1,31 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+// What a kernel of CBC is. Kernels are compiled for processors that the rest of the program may not
+// be on, so their files include nothing whose inline functions the linker could take for the rest.
+namespace mindckpt {
+
+// A message under way. CBC is serial within one message, so a kernel advances several at once.
+struct CbcLane {
+  const uint8_t* in;
+  uint8_t* out;
+  uint8_t chain[16];  // the IV, afterwards the last block of ciphertext
+};
+
+template <typename Schedule>
+struct CbcKernel {
+  const char* name;
+  size_t num_lanes;
+
+  // Encrypts num_blocks blocks of 16 bytes in each of exactly num_lanes lanes. Lanes may be copies
+  // of each other, and in place: each step reads all lanes before it writes any.
+  void (*encrypt)(const Schedule& schedule, CbcLane* lanes, size_t num_blocks);
+
+  // Decrypts one message, possibly in place. `chain` is as in CbcLane.
+  void (*decrypt)(const Schedule& schedule, uint8_t* chain, const uint8_t* in, uint8_t* out,
+                  size_t num_blocks);
+};
+
+}  // namespace mindckpt

@@ -1,0 +1,139 @@
+#pragma once
+
+#include <openssl/crypto.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <memory>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "base/error.h"
+#include "cipher/cbc.h"
+#include "cipher/kernels/cbc_kernel.h"
+
+namespace mindckpt {
+
+// CBC by kernels that advance several messages in lanes.
+template <typename Schedule>
+class LaneCbc final : public CbcTransform {
+ public:
+  using Kernel = CbcKernel<Schedule>;
+
+  // The kernels are usable here, the first one the fastest for many messages, those behind it
+  // narrower. They stay where they are.
+  LaneCbc(std::vector<const Kernel*> kernels, const Schedule& schedule)
+      : kernels_(std::move(kernels)), schedule_(schedule) {}
+  ~LaneCbc() override { OPENSSL_cleanse(&schedule_, sizeof(schedule_)); }
+
+  void encrypt(const Iv& iv, ByteView plain, ByteSpan ciphertext) const override {
+    CbcMessage message{iv, plain, ciphertext};
+    encrypt_all({&message, 1});
+  }
+
+  void decrypt(const Iv& iv, ByteView ciphertext, ByteSpan plain) const override {
+    MINDCKPT_CHECK(ciphertext.size() % kIvBytes == 0 && plain.size() >= ciphertext.size());
+    Iv chain = iv;
+    kernels_.front()->decrypt(schedule_, uchars(ByteSpan(chain)), uchars(ciphertext), uchars(plain),
+                              ciphertext.size() / kIvBytes);
+  }
+
+  void encrypt_all(std::span<CbcMessage> messages) const override {
+    while (!messages.empty()) {
+      const size_t count = std::min(messages.size(), kernels_.front()->num_lanes);
+      encrypt_together(messages.first(count));
+      messages = messages.subspan(count);
+    }
+  }
+
+ private:
+  static constexpr size_t kMostLanes = 64;
+
+  void encrypt_together(std::span<CbcMessage> messages) const {
+    std::array<CbcLane, kMostLanes> lanes;
+    std::array<CbcMessage*, kMostLanes> owners;  // of the lanes in use
+    std::array<size_t, kMostLanes> blocks_left;
+    size_t count = 0;
+    for (CbcMessage& message : messages) {
+      MINDCKPT_CHECK(message.plain.size() % kIvBytes == 0 &&
+                     message.ciphertext.size() >= message.plain.size());
+      if (message.plain.empty()) continue;
+      lanes[count] = {uchars(message.plain), uchars(message.ciphertext), {}};
+      std::memcpy(lanes[count].chain, message.chain.data(), kIvBytes);
+      owners[count] = &message;
+      blocks_left[count++] = message.plain.size() / kIvBytes;
+    }
+    while (count > 0) {
+      const Kernel& kernel = narrowest_for(count);
+      // Lanes without a message repeat one: the same bytes are written to the same place.
+      std::fill(lanes.begin() + static_cast<ptrdiff_t>(count),
+                lanes.begin() + static_cast<ptrdiff_t>(kernel.num_lanes), lanes[0]);
+      const size_t num_blocks = *std::min_element(
+          blocks_left.begin(), blocks_left.begin() + static_cast<ptrdiff_t>(count));
+      kernel.encrypt(schedule_, lanes.data(), num_blocks);
+      size_t kept = 0;
+      for (size_t i = 0; i < count; ++i) {
+        lanes[i].in += num_blocks * kIvBytes;
+        lanes[i].out += num_blocks * kIvBytes;
+        blocks_left[i] -= num_blocks;
+        if (blocks_left[i] == 0) {
+          std::memcpy(owners[i]->chain.data(), lanes[i].chain, kIvBytes);
+          continue;
+        }
+        lanes[kept] = lanes[i];
+        owners[kept] = owners[i];
+        blocks_left[kept++] = blocks_left[i];
+      }
+      count = kept;
+    }
+  }
+
+  const Kernel& narrowest_for(size_t count) const {
+    const Kernel* best = kernels_.front();
+    for (const Kernel* kernel : kernels_) {
+      if (kernel->num_lanes >= count && kernel->num_lanes < best->num_lanes) best = kernel;
+    }
+    return *best;
+  }
+
+  std::vector<const Kernel*> kernels_;
+  Schedule schedule_;
+};
+
+// A kernel's known answer: what the last block is of a message of kAnswerBlocks blocks. Also
+// whether all lanes encrypt what decrypting gives back; each has a message of its own.
+inline constexpr size_t kAnswerBlocks = 67;  // no multiple of any number of lanes
+using Answer = std::array<uint8_t, kIvBytes>;
+
+// Byte i of the answers' messages, and of their keys and IVs.
+constexpr uint8_t answer_byte(size_t i) { return static_cast<uint8_t>(i * 167 + (i >> 8) + 13); }
+
+template <typename Schedule>
+bool gives_answer(const CbcKernel<Schedule>& kernel, const Schedule& schedule,
+                  const Answer& answer) {
+  constexpr size_t kBytes = kAnswerBlocks * kIvBytes;
+  const auto iv_byte = [](size_t i) { return answer_byte(1000 + i); };
+  std::vector<uint8_t> plain(kernel.num_lanes * kBytes);
+  for (size_t i = 0; i < plain.size(); ++i) plain[i] = answer_byte(i);
+  std::vector<uint8_t> text(plain.size());
+  std::vector<CbcLane> lanes(kernel.num_lanes);
+  for (size_t lane = 0; lane < lanes.size(); ++lane) {
+    lanes[lane].in = plain.data() + lane * kBytes;
+    lanes[lane].out = text.data() + lane * kBytes;
+    for (size_t i = 0; i < kIvBytes; ++i) lanes[lane].chain[i] = iv_byte(i);
+  }
+  kernel.encrypt(schedule, lanes.data(), kAnswerBlocks);
+  if (std::memcmp(lanes[0].chain, answer.data(), answer.size()) != 0) return false;
+  for (size_t lane = 0; lane < lanes.size(); ++lane) {
+    uint8_t chain[kIvBytes];
+    for (size_t i = 0; i < kIvBytes; ++i) chain[i] = iv_byte(i);
+    uint8_t* const at = text.data() + lane * kBytes;
+    kernel.decrypt(schedule, chain, at, at, kAnswerBlocks);
+    if (std::memcmp(chain, lanes[lane].chain, sizeof(chain)) != 0) return false;
+  }
+  return text == plain;
+}
+
+}  // namespace mindckpt
