@@ -228,11 +228,19 @@ void SaveJob::run_save() {
   wait_for_predecessor();
   const auto start = Clock::now();
   stats_.durable = request_.durable;
-  AtomicFile file(request_.path, file_nbytes_, request_.durable);
+  AtomicFile::Options options;
+  options.durable = request_.durable;
+  options.num_writers = static_cast<int>(
+      std::min<uint64_t>(static_cast<uint64_t>(request_.num_threads), image_.num_blocks()));
+  options.reuse = request_.reuse;
+  AtomicFile file(request_.path, file_nbytes_, options);
   SaveRun run{request_.num_threads, cancel_, written_, {}, {}, request_.trace ? &trace_ : nullptr};
   run.on_staged = [this] { reach(SaveState::kStaged); };
   run.on_written = [this] { reach(SaveState::kWritten); };
   save(image_, seal_, *feed_, file, run, stats_);
+  stats_.write_way = write_way_name(file.way());
+  stats_.reused = file.reuses();
+  stats_.reuse_reason = file.why_not_reused();
   if (watcher.joinable()) watcher.join();
   stats_.seconds += seconds_since(start);
   for (const SaveState state : {SaveState::kStaged, SaveState::kWritten}) {

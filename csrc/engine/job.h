@@ -46,6 +46,7 @@ struct SaveRequest {
   std::string path;  // resolved: no symlink at its end
   bool crc = false;
   bool durable = true;
+  std::string reuse;  // a retired file that may be written over, see AtomicFile; empty: none
   std::shared_ptr<const Cipher> cipher;  // nullptr: plain
   int num_threads = 0;                   // 0: picks
   uint64_t block_bytes = 0;              // 0: picks

@@ -11,9 +11,9 @@
 #include <cerrno>
 #include <cstdio>
 #include <memory>
-#include <vector>
+#include <utility>
 
-#include "base/error.h"
+#include "storage/replaced_file.h"
 
 namespace mindckpt {
 
@@ -68,18 +68,25 @@ std::string random_hex() {
   return text;
 }
 
-// Flushes with `sync`, restarted when a signal interrupts it.
-template <typename Sync>
-void sync_or_throw(Sync sync, int fd, const char* call, const std::string& path) {
-  while (sync(fd) != 0) {
-    if (errno != EINTR) throw_errno(call, path);
+// Makes the file exactly `nbytes` long and, where the file system can, all of it allocated.
+void reserve(int fd, uint64_t nbytes, const std::string& target) {
+  struct stat status;
+  if (::fstat(fd, &status) != 0) throw_errno("fstat", target);
+  // Nothing of a longer retired file may survive.
+  if (static_cast<uint64_t>(status.st_size) > nbytes &&
+      ::ftruncate(fd, static_cast<off_t>(nbytes)) != 0) {
+    throw_errno("ftruncate", target);
+  }
+  if (nbytes > 0 && ::fallocate(fd, 0, 0, static_cast<off_t>(nbytes)) != 0 && errno != EOPNOTSUPP &&
+      errno != ENOSYS && errno != EINTR) {
+    throw_errno("reserve space for", target);
   }
 }
 
 }  // namespace
 
-AtomicFile::AtomicFile(const std::string& target, uint64_t nbytes, bool durable)
-    : target_(target), durable_(durable) {
+AtomicFile::AtomicFile(const std::string& target, uint64_t nbytes, const Options& options)
+    : target_(target), durable_(options.durable) {
   const size_t slash = target.rfind('/');
   const std::string folder = slash == std::string::npos ? "." : target.substr(0, slash + 1);
   name_ = slash == std::string::npos ? target : target.substr(slash + 1);
@@ -90,7 +97,28 @@ AtomicFile::AtomicFile(const std::string& target, uint64_t nbytes, bool durable)
   const std::string prefix = temporary_prefix(name_);
   remove_leftovers(folder_.get(), prefix);
 
-  while (!fd_.is_open()) {
+  FileDescriptor fd;
+  if (!options.reuse.empty()) {
+    retired_ = RetiredFile(options.reuse, folder_.get(), name_);
+    if (durable_) {
+      fd = take_over_retired(prefix);
+    } else {
+      retired_.refuse("the save is not durable");
+    }
+    reuses_ = fd.is_open();
+  }
+  if (!reuses_) fd = open_temporary(prefix);
+  try {
+    reserve(fd.get(), nbytes, target_);
+    writer_.emplace(std::move(fd), target_, folder_.get(), temporary_name_, nbytes, options);
+  } catch (...) {
+    ::unlinkat(folder_.get(), temporary_name_.c_str(), 0);
+    throw;
+  }
+}
+
+FileDescriptor AtomicFile::open_temporary(const std::string& prefix) {
+  while (true) {
     const std::string name = prefix + random_hex() + kSuffix;
     FileDescriptor fd(
         ::openat(folder_.get(), name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
@@ -107,17 +135,15 @@ AtomicFile::AtomicFile(const std::string& target, uint64_t nbytes, bool durable)
     if (::fstat(fd.get(), &status) != 0) throw_errno("fstat", target_);
     if (status.st_nlink == 0) continue;
     temporary_name_ = name;
-    fd_ = std::move(fd);
+    return fd;
   }
-  try {
-    if (nbytes > 0 && ::fallocate(fd_.get(), 0, 0, static_cast<off_t>(nbytes)) != 0 &&
-        errno != EOPNOTSUPP && errno != ENOSYS && errno != EINTR) {
-      throw_errno("reserve space for", target_);
-    }
-  } catch (...) {
-    ::unlinkat(folder_.get(), temporary_name_.c_str(), 0);
-    throw;
-  }
+}
+
+FileDescriptor AtomicFile::take_over_retired(const std::string& prefix) {
+  const std::string name = prefix + random_hex() + kSuffix;
+  FileDescriptor fd = retired_.take_over(folder_.get(), name);
+  if (fd.is_open()) temporary_name_ = name;
+  return fd;
 }
 
 AtomicFile::~AtomicFile() {
@@ -125,42 +151,23 @@ AtomicFile::~AtomicFile() {
 }
 
 void AtomicFile::write_at(uint64_t offset, std::span<const ByteView> pieces) {
-  std::vector<iovec> iovecs;
-  iovecs.reserve(pieces.size());
-  uint64_t nbytes = 0;
-  for (const ByteView piece : pieces) {
-    iovecs.push_back({const_cast<std::byte*>(piece.data()), piece.size()});
-    nbytes += piece.size();
-  }
-  const auto write = [this](const iovec* iov, int count, int64_t at) {
-    return ::pwritev(fd_.get(), iov, count, at);
-  };
-  uint64_t written = 0;
-  {
-    // A buffered write holds the inode's lock from start to end. Waiting here instead of in the
-    // kernel, where waiters spin, is worth a factor of three with two threads on ext4.
-    const std::lock_guard lock(write_mutex_);
-    written = transfer_all(write, iovecs, offset, "write", target_);
-  }
-  if (written != nbytes) throw Error(ErrorKind::kIo, "write: no progress", target_, EIO);
-  // Starts the write-back now, so that the sync at the end finds little left to do.
-  if (durable_) {
-    ::sync_file_range(fd_.get(), static_cast<off64_t>(offset), static_cast<off64_t>(nbytes),
-                      SYNC_FILE_RANGE_WRITE);
-  }
+  writer_->write_at(offset, pieces);
 }
 
 void AtomicFile::sync() {
-  if (durable_) sync_or_throw(::fdatasync, fd_.get(), "fdatasync", target_);
+  if (durable_) writer_->sync();
 }
 
 void AtomicFile::commit() {
-  if (::fchmod(fd_.get(), kPublishedMode) != 0) throw_errno("fchmod", target_);
+  if (::fchmod(writer_->fd(), kPublishedMode) != 0) throw_errno("fchmod", target_);
+  ReplacedFile replaced(folder_.get(), name_);
   if (::renameat(folder_.get(), temporary_name_.c_str(), folder_.get(), name_.c_str()) != 0) {
     throw_errno("rename to", target_);
   }
   temporary_name_.clear();
+  replaced.release_in_background();
   if (durable_) sync_or_throw(::fsync, folder_.get(), "fsync of the folder of", target_);
+  retired_.remove();
 }
 
 }  // namespace mindckpt

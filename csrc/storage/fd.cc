@@ -23,6 +23,12 @@ void throw_errno(const char* call, const std::string& path) {
               path, number);
 }
 
+void sync_or_throw(int (*sync)(int), int fd, const char* call, const std::string& path) {
+  while (sync(fd) != 0) {
+    if (errno != EINTR) throw_errno(call, path);
+  }
+}
+
 uint64_t transfer_all(const Transfer& transfer, std::span<const iovec> pieces, uint64_t offset,
                       const char* call, const std::string& path) {
   std::vector<iovec> rest(pieces.begin(), pieces.end());

@@ -26,7 +26,7 @@ constexpr int kNone = kCommit - 2;
 class FaultySink final : public Sink {
  public:
   FaultySink(const std::string& path, uint64_t nbytes, int fails_at)
-      : path_(path), file_(path, nbytes, false), fails_at_(fails_at) {}
+      : path_(path), file_(path, nbytes, {}), fails_at_(fails_at) {}
 
   void write_at(uint64_t offset, std::span<const ByteView> pieces) override {
     const int call = calls_++;

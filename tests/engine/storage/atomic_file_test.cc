@@ -39,8 +39,15 @@ void write(Sink& sink, uint64_t offset, std::string_view text) {
   sink.write_at(offset, {&piece, 1});
 }
 
-void save_text(const std::string& path, std::string_view text, bool durable = false) {
-  AtomicFile file(path, text.size(), durable);
+AtomicFile::Options durable(bool is_durable = true) {
+  AtomicFile::Options options;
+  options.durable = is_durable;
+  return options;
+}
+
+void save_text(const std::string& path, std::string_view text,
+               const AtomicFile::Options& options = {}) {
+  AtomicFile file(path, text.size(), options);
   write(file, 0, text);
   file.commit();
 }
@@ -52,8 +59,8 @@ mode_t mode_of(const std::string& path) {
 }
 
 TEST_CASE_FIXTURE(Fixture, "a committed file holds what was written and can only be read") {
-  for (const bool durable : {false, true}) {
-    save_text(path, "bytes", durable);
+  for (const bool is_durable : {false, true}) {
+    save_text(path, "bytes", durable(is_durable));
     CHECK(read_file(path) == "bytes");
     CHECK(mode_of(path) == 0400);
     CHECK(folder.names() == Names{"x.ckpt"});
@@ -68,7 +75,7 @@ TEST_CASE_FIXTURE(Fixture, "the mode of a file does not follow the umask") {
 }
 
 TEST_CASE_FIXTURE(Fixture, "until the commit there is only a private temporary file") {
-  AtomicFile file(path, 5, false);
+  AtomicFile file(path, 5, {});
   write(file, 0, "bytes");
   const Names names = folder.names();
   REQUIRE(names.size() == 1);
@@ -80,7 +87,7 @@ TEST_CASE_FIXTURE(Fixture, "until the commit there is only a private temporary f
 
 TEST_CASE_FIXTURE(Fixture, "an uncommitted file leaves nothing behind") {
   {
-    AtomicFile file(path, 5, false);
+    AtomicFile file(path, 5, {});
     write(file, 0, "bytes");
   }
   CHECK(folder.names().empty());
@@ -89,7 +96,7 @@ TEST_CASE_FIXTURE(Fixture, "an uncommitted file leaves nothing behind") {
 TEST_CASE_FIXTURE(Fixture, "the old file is whole until the commit replaces it") {
   save_text(path, "the old one");
   {
-    AtomicFile file(path, 3, true);
+    AtomicFile file(path, 3, durable());
     write(file, 0, "new");
     CHECK(read_file(path) == "the old one");
   }
@@ -114,7 +121,7 @@ TEST_CASE_FIXTURE(Fixture, "blocks may be written in any order and in pieces") {
   std::vector<size_t> blocks(50);
   for (size_t i = 0; i < blocks.size(); ++i) blocks[i] = i * 100;
   random.shuffle(blocks);
-  AtomicFile file(path, bytes.size(), false);
+  AtomicFile file(path, bytes.size(), {});
   for (const size_t begin : blocks) {
     const ByteView block = ByteView(bytes).subspan(begin, 100);
     const size_t cut = random.below(101);
@@ -130,7 +137,7 @@ TEST_CASE_FIXTURE(Fixture, "more pieces than one system call takes are written")
   const Bytes bytes = random.bytes(3000);
   std::vector<ByteView> pieces;
   for (size_t i = 0; i < bytes.size(); ++i) pieces.push_back(ByteView(bytes).subspan(i, 1));
-  AtomicFile file(path, bytes.size(), false);
+  AtomicFile file(path, bytes.size(), {});
   file.write_at(0, pieces);
   file.commit();
   CHECK(read_file(path) == test::text_of(bytes));
@@ -138,7 +145,7 @@ TEST_CASE_FIXTURE(Fixture, "more pieces than one system call takes are written")
 
 TEST_CASE_FIXTURE(Fixture, "threads may write different blocks at once") {
   constexpr int kBlocks = 64;
-  AtomicFile file(path, kBlocks * 1000, true);
+  AtomicFile file(path, kBlocks * 1000, durable());
   std::atomic<int> next{0};
   std::vector<std::jthread> threads;
   for (int thread = 0; thread < 4; ++thread) {
@@ -162,7 +169,7 @@ TEST_CASE_FIXTURE(Fixture, "a file of no bytes can be saved") {
 }
 
 TEST_CASE_FIXTURE(Fixture, "space that the disk has not is noticed before anything is written") {
-  const Error error = error_of([&] { AtomicFile(path, uint64_t{1} << 60, false); });
+  const Error error = error_of([&] { AtomicFile(path, uint64_t{1} << 60, {}); });
   CHECK(error.kind() == ErrorKind::kIo);
   CHECK((error.error_number() == ENOSPC || error.error_number() == EFBIG));
   CHECK(error.path() == path);
@@ -170,17 +177,17 @@ TEST_CASE_FIXTURE(Fixture, "space that the disk has not is noticed before anythi
 }
 
 TEST_CASE_FIXTURE(Fixture, "a folder that is not there is ENOENT and one that is a file ENOTDIR") {
-  const Error missing = error_of([&] { AtomicFile(folder.path("no/x.ckpt"), 1, false); });
+  const Error missing = error_of([&] { AtomicFile(folder.path("no/x.ckpt"), 1, {}); });
   CHECK(missing.kind() == ErrorKind::kIo);
   CHECK(missing.error_number() == ENOENT);
   CHECK(missing.path() == folder.path("no/"));
   write_file(folder.path("file"), "x");
-  const Error file = error_of([&] { AtomicFile(folder.path("file/x.ckpt"), 1, false); });
+  const Error file = error_of([&] { AtomicFile(folder.path("file/x.ckpt"), 1, {}); });
   CHECK(file.error_number() == ENOTDIR);
 }
 
 TEST_CASE("a folder that takes no files fails with the path of the target") {
-  const Error error = error_of([] { AtomicFile("/proc/x.ckpt", 1, false); });
+  const Error error = error_of([] { AtomicFile("/proc/x.ckpt", 1, {}); });
   CHECK(error.kind() == ErrorKind::kIo);
   CHECK(error.path() == "/proc/x.ckpt");
   CHECK(test::message(error) == doctest::Contains("create a temporary file for"));
@@ -189,7 +196,7 @@ TEST_CASE("a folder that takes no files fails with the path of the target") {
 TEST_CASE_FIXTURE(Fixture, "a commit over a folder fails and leaves nothing behind") {
   std::filesystem::create_directory(path);
   {
-    AtomicFile file(path, 5, false);
+    AtomicFile file(path, 5, {});
     write(file, 0, "bytes");
     const Error error = error_of([&] { file.commit(); });
     CHECK(error.kind() == ErrorKind::kIo);
@@ -209,7 +216,7 @@ TEST_CASE_FIXTURE(Fixture, "a name without a folder is in the working directory"
 
 TEST_CASE_FIXTURE(Fixture, "renaming the folder meanwhile does not split the two files") {
   std::filesystem::create_directory(folder.path("before"));
-  AtomicFile file(folder.path("before/x.ckpt"), 5, true);
+  AtomicFile file(folder.path("before/x.ckpt"), 5, durable());
   write(file, 0, "bytes");
   std::filesystem::rename(folder.path("before"), folder.path("after"));
   file.commit();
@@ -233,7 +240,7 @@ TEST_CASE_FIXTURE(Fixture, "the leftover of a killed process is removed by the n
   const pid_t child = ::fork();
   REQUIRE(child >= 0);
   if (child == 0) {
-    AtomicFile file(path, 5, false);
+    AtomicFile file(path, 5, {});
     ::raise(SIGKILL);
   }
   REQUIRE(::waitpid(child, nullptr, 0) == child);
@@ -243,7 +250,7 @@ TEST_CASE_FIXTURE(Fixture, "the leftover of a killed process is removed by the n
 }
 
 TEST_CASE_FIXTURE(Fixture, "a file that is being written is no leftover") {
-  AtomicFile first(path, 5, false);
+  AtomicFile first(path, 5, {});
   const Names names = folder.names();
   write(first, 0, "first");
   save_text(path, "second");

@@ -1,0 +1,60 @@
+#include "storage/replaced_file.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include "base/memory.h"
+#include "storage/fd.h"
+
+namespace mindckpt {
+
+namespace {
+
+void* let_go(void* page) {
+  ::munmap(page, kPageBytes);
+  return nullptr;
+}
+
+}  // namespace
+
+ReplacedFile::ReplacedFile(int folder, const std::string& name) noexcept {
+  const FileDescriptor fd(
+      ::openat(folder, name.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
+  struct stat status;
+  if (!fd.is_open() || ::fstat(fd.get(), &status) != 0 || !S_ISREG(status.st_mode) ||
+      status.st_nlink != 1 || static_cast<uint64_t>(status.st_size) < kWorthBytes) {
+    return;
+  }
+  void* const page = ::mmap(nullptr, kPageBytes, PROT_READ, MAP_SHARED, fd.get(), 0);
+  if (page == MAP_FAILED) return;
+  if (::madvise(page, kPageBytes, MADV_DONTFORK) != 0) {
+    ::munmap(page, kPageBytes);
+    return;
+  }
+  page_ = page;
+}
+
+ReplacedFile::~ReplacedFile() {
+  if (page_ != nullptr) let_go(page_);
+}
+
+void ReplacedFile::release_in_background() noexcept {
+  if (page_ == nullptr) return;
+  pthread_attr_t attributes;
+  if (::pthread_attr_init(&attributes) != 0) return;
+  ::pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+  // Signals are for the threads of the program.
+  sigset_t all;
+  sigset_t before;
+  ::sigfillset(&all);
+  ::pthread_sigmask(SIG_SETMASK, &all, &before);
+  pthread_t thread;
+  if (::pthread_create(&thread, &attributes, let_go, page_) == 0) page_ = nullptr;
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  ::pthread_attr_destroy(&attributes);
+}
+
+}  // namespace mindckpt

@@ -1,0 +1,129 @@
+#include "storage/retired_file.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <system_error>
+#include <utility>
+
+#include "base/error.h"
+
+namespace mindckpt {
+
+namespace {
+
+constexpr mode_t kPrivateMode = 0600;
+
+bool same_file(const struct stat& one, const struct stat& other) {
+  return one.st_dev == other.st_dev && one.st_ino == other.st_ino;
+}
+
+std::string reason(const char* call) {
+  return std::string(call) + ": " + std::generic_category().message(errno);
+}
+
+// Whether no other descriptor and no mapping of the file exists, in any process. A write lease is
+// granted just then. It is given back at once: whoever opens the file from now on is not held up.
+bool is_ours_alone(int fd) {
+  // Should somebody open the file meanwhile, we are told by a signal that is ignored by default,
+  // and not by SIGIO, which ends the process.
+  ::fcntl(fd, F_SETSIG, SIGURG);
+  if (::fcntl(fd, F_SETLEASE, F_WRLCK) != 0) return false;
+  ::fcntl(fd, F_SETLEASE, F_UNLCK);
+  return true;
+}
+
+}  // namespace
+
+RetiredFile::RetiredFile(const std::string& path, int folder, const std::string& target_name)
+    : path_(path) {
+  FileDescriptor fd(::open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
+  if (!fd.is_open()) {
+    why_not_ = reason("open");
+    return;
+  }
+  struct stat status;
+  if (::fstat(fd.get(), &status) != 0) {
+    why_not_ = reason("fstat");
+    return;
+  }
+  if (!S_ISREG(status.st_mode)) {
+    throw Error(ErrorKind::kInvalidArgument, "reuse: '" + path + "' is not a regular file");
+  }
+  struct stat target;
+  if (::fstatat(folder, target_name.c_str(), &target, AT_SYMLINK_NOFOLLOW) == 0 &&
+      same_file(status, target)) {
+    throw Error(ErrorKind::kInvalidArgument, "reuse: '" + path + "' is the file that is saved to");
+  }
+  found_ = std::move(fd);
+}
+
+FileDescriptor RetiredFile::take_over(int folder, const std::string& name) {
+  const auto refused = [this](std::string why_not) {
+    refuse(std::move(why_not));
+    return FileDescriptor();
+  };
+  if (!found_.is_open()) return {};
+  struct stat status;
+  struct stat in_folder;
+  if (::fstat(found_.get(), &status) != 0 || ::fstat(folder, &in_folder) != 0) {
+    return refused(reason("fstat"));
+  }
+  if (status.st_dev != in_folder.st_dev) return refused("it is on another file system");
+  if (status.st_nlink != 1) return refused("it has another name");
+  if (status.st_uid != ::geteuid()) return refused("it belongs to another user");
+  if (!is_ours_alone(found_.get())) return refused("it is in use");
+
+  // Published files are read-only, so it takes a change of mode to open one for writing.
+  if (::fchmod(found_.get(), kPrivateMode) != 0) return refused(reason("fchmod"));
+  const auto restore = [&] { ::fchmod(found_.get(), status.st_mode & 07777); };
+  FileDescriptor fd(::open(path_.c_str(), O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
+  struct stat reopened;
+  if (!fd.is_open() || ::fstat(fd.get(), &reopened) != 0 || !same_file(reopened, status)) {
+    restore();
+    return refused("it was replaced meanwhile");
+  }
+  // As every temporary file is locked. A lock that somebody else holds is a use of the file.
+  if (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
+    restore();
+    return refused("it is in use");
+  }
+  if (::renameat(AT_FDCWD, path_.c_str(), folder, name.c_str()) != 0) {
+    const std::string why_not = reason("rename");
+    restore();
+    return refused(why_not);
+  }
+  // From here on nobody comes by it by its old name. Who came by it just before, or gave it another
+  // name, or that name to another file, has it back.
+  struct stat renamed;
+  const bool is_it = ::fstatat(folder, name.c_str(), &renamed, AT_SYMLINK_NOFOLLOW) == 0 &&
+                     same_file(renamed, status) && renamed.st_nlink == 1;
+  {
+    const FileDescriptor closed = std::move(found_);
+  }  // or the file were in use by us
+  // The new name is on storage before the first byte is written over: no crash leaves a torn file
+  // under the old one.
+  if (is_it && is_ours_alone(fd.get()) && ::fsync(folder) == 0) return fd;
+  found_ = std::move(fd);
+  restore();
+  if (::renameat2(folder, name.c_str(), AT_FDCWD, path_.c_str(), RENAME_NOREPLACE) != 0) {
+    ::unlinkat(folder, name.c_str(), 0);
+  }
+  return refused("it is in use");
+}
+
+void RetiredFile::remove() noexcept {
+  struct stat status;
+  struct stat found;
+  if (found_.is_open() && ::fstat(found_.get(), &found) == 0 &&
+      ::lstat(path_.c_str(), &status) == 0 && same_file(status, found)) {
+    ::unlink(path_.c_str());
+  }
+}
+
+}  // namespace mindckpt
