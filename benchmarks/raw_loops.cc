@@ -21,6 +21,7 @@
 #include "base/error.h"
 #include "checksum/crc32.h"
 #include "cipher/cipher.h"
+#include "engine/save.h"
 
 namespace {
 
@@ -42,7 +43,7 @@ enum Flags : int {
 
 enum Memory : int { kResident = 0, kHugePages = 1, kSmallPages = 2 };
 
-double seconds_since(Clock::time_point start) {
+double elapsed(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
@@ -173,7 +174,7 @@ EXPORT double raw_write(const char* path, const std::byte* data, size_t nbytes, 
   if (errno != 0) return failure();
   if (direct && ::ftruncate(file.fd, static_cast<off_t>(nbytes)) != 0) return failure();
   if ((flags & kFdatasync) != 0 && ::fdatasync(file.fd) != 0) return failure();
-  return seconds_since(start);
+  return elapsed(start);
 }
 
 // Reads a whole file with pread on `threads` threads, into `resident`, or into fresh memory of the
@@ -194,7 +195,7 @@ EXPORT double raw_read(const char* path, size_t nbytes, int threads, int memory,
   errno = for_each_piece(nbytes, kPieceBytes, threads, [&](size_t begin, size_t length, int) {
     return read_all(file.fd, to + begin, length, begin);
   });
-  return errno != 0 ? failure() : seconds_since(start);
+  return errno != 0 ? failure() : elapsed(start);
 }
 
 // Copies on `threads` threads, into memory that is there.
@@ -204,7 +205,7 @@ EXPORT double raw_memcpy(std::byte* to, const std::byte* from, size_t nbytes, in
     std::memcpy(to + begin, from + begin, length);
     return 0;
   });
-  return seconds_since(start);
+  return elapsed(start);
 }
 
 // Makes fresh memory resident by writing to each of its pages.
@@ -217,7 +218,7 @@ EXPORT double raw_touch(size_t nbytes, int memory, int threads) {
     for (size_t at = 0; at < length; at += kPageBytes) fresh.data[begin + at] = std::byte{1};
     return 0;
   });
-  return seconds_since(start);
+  return elapsed(start);
 }
 
 // CRC-32 by the library that saves use, without putting the pieces' sums together.
@@ -228,44 +229,47 @@ EXPORT double raw_crc32(const std::byte* data, size_t nbytes, int threads) {
     sum.fetch_xor(mindckpt::crc32_update(0, {data + begin, length}));
     return 0;
   });
-  const double seconds = seconds_since(start);
+  const double seconds = elapsed(start);
   return sum.load() == 1 ? seconds + 1e-12 : seconds;  // the sum is used: nothing is left out
 }
 
-// The cipher that saves and loads use, on blocks in cache, with a key of so many bytes. -1 where it
-// is not to be had.
+// The cipher that saves and loads use, a block of a save's at a time, in cache, with a key of so
+// many bytes. -1 where it is not to be had.
 EXPORT double raw_cipher(const char* mode, size_t key_nbytes, size_t nbytes, int threads,
                          int opening) try {
-  constexpr size_t kBlockBytes = size_t{1} << 20;
+  using namespace mindckpt;
   const std::vector<std::byte> key(key_nbytes, std::byte{0x5A});
-  const auto cipher = mindckpt::Cipher::create(mindckpt::parse_cipher_mode(mode), key);
-  const size_t frame_nbytes = cipher->frame_nbytes(kBlockBytes);
-  const size_t header_nbytes = mindckpt::frame_header_nbytes(cipher->mode());
-  const mindckpt::Iv iv{};
+  const auto cipher = Cipher::create(parse_cipher_mode(mode), key);
+  const auto sizes = pick_frames(*cipher, default_block_bytes(cipher.get(), threads));
+  const size_t header_nbytes = frame_header_nbytes(cipher->mode());
+  const size_t frame_nbytes = cipher->frame_nbytes(sizes.frame_bytes);
   struct Buffers {
     std::vector<std::byte> plain;
-    std::vector<std::byte> frame;
+    std::vector<std::byte> frames;
     std::vector<std::byte> opened;
   };
   std::vector<Buffers> buffers(static_cast<size_t>(threads));
   for (Buffers& own : buffers) {
-    own.plain.assign(kBlockBytes, std::byte{7});
-    own.frame.resize(frame_nbytes);
+    own.plain.assign(sizes.block_bytes, std::byte{7});
+    own.frames.resize(cipher->frames_nbytes(sizes.block_bytes, sizes.frame_bytes));
     own.opened.resize(frame_nbytes);
-    cipher->seal(own.plain, iv, own.frame);
+    cipher->seal_run(own.plain, sizes.frame_bytes, Iv{}, own.frames);
   }
   const auto start = Clock::now();
-  for_each_piece(nbytes, kBlockBytes, threads, [&](size_t, size_t length, int worker) {
+  for_each_piece(nbytes, sizes.block_bytes, threads, [&](size_t, size_t length, int worker) {
     Buffers& own = buffers[static_cast<size_t>(worker)];
     if (opening == 0) {
-      cipher->seal(mindckpt::ByteView(own.plain).first(length), iv, own.frame);
-    } else {
-      const auto header = mindckpt::decode_frame_header(own.frame, cipher->mode());
-      cipher->open(header, mindckpt::ByteView(own.frame).subspan(header_nbytes), own.opened);
+      cipher->seal_run(ByteView(own.plain).first(length), sizes.frame_bytes, Iv{}, own.frames);
+      return 0;
+    }
+    for (size_t at = 0; at + frame_nbytes <= own.frames.size(); at += frame_nbytes) {
+      const ByteView frame = ByteView(own.frames).subspan(at, frame_nbytes);
+      cipher->open(decode_frame_header(frame, cipher->mode()), frame.subspan(header_nbytes),
+                   own.opened);
     }
     return 0;
   });
-  return seconds_since(start);
+  return elapsed(start);
 } catch (const mindckpt::Error&) {
   return -1;
 }
