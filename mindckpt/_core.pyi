@@ -41,13 +41,17 @@ class DeviceArray:
         """The memory at a pointer, on the device named, or on the one that the pointer belongs to.
 
         None when it belongs to no device of a usable backend. `stream` is the raw handle of the one
-        in which it is written; None when that is not known. RuntimeError for a device that is not
-        usable.
+        in which it is written; None when the values are there. RuntimeError for a device that is
+        not usable.
         """
 
     @staticmethod
     def allocate(device: str, nbytes: int) -> DeviceArray:
-        """New memory of a device, freed with what this returns."""
+        """New memory of a device, freed with what this returns.
+
+        Its stream is None, and anything on the device may be writing to it: what reads or writes it
+        here waits for all of that first.
+        """
 
     def to_host(self) -> npt.NDArray[np.uint8]:
         """A copy of the bytes, after what the stream holds."""
@@ -62,7 +66,7 @@ class DeviceArray:
         """
 
     def sync(self) -> None:
-        """Wait for what the stream holds, where it is known."""
+        """Wait for what the stream holds; of memory that `allocate` made for the device."""
 
     @property
     def stream(self) -> int | None: ...

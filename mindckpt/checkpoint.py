@@ -146,7 +146,9 @@ def save_checkpoint(
               the host waits. Tensors in host memory are copied before the call returns, with
               'lazy' not at all.
             - stream: The stream in which the tensors on devices are written, of CuPy, torch,
-              torch_npu or Numba, or the driver's handle. Default: None, what each tensor says.
+              torch_npu or Numba, or the driver's handle. Default: None, what each tensor says; for
+              Parameters that were loaded to a device, which can't say it, the call first waits for
+              all that is on their device.
             - trace (bool): Whether the job of an `async_save` remembers when each stage of each
               block was worked on, for `SaveJob.trace`. Default: False.
             - format (str): Only 'ckpt'.

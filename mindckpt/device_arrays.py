@@ -47,7 +47,7 @@ class DeviceData:
         dtype: The checkpoint type.
         shape: The length of each dimension.
         source: The framework's tensor, whose stream may be another one later; None for memory of
-            our own.
+            our own, which anything on the device may be writing to.
         shows_stream: Whether `source` is an array whose interface names its stream.
     """
 
@@ -125,15 +125,17 @@ class DeviceData:
         if not isinstance(self.payload, bytes) and not self.payload.device.startswith("cuda:"):
             raise AttributeError("the memory of a device that is not CUDA's")
         payload = self.current()
-        pointer, stream = (
-            (0, None) if isinstance(payload, bytes) else (payload.pointer, payload.stream)
-        )
+        pointer, stream = 0, None
+        if not isinstance(payload, bytes):
+            pointer, stream = payload.pointer, payload.stream
+            if stream is None:  # which says that the values are there
+                payload.sync()
         return {
             "shape": self.shape,
             "typestr": self.dtype.numpy.str,
             "data": (pointer, False),
             "strides": None,
-            "stream": stream or None,
+            "stream": _LEGACY_STREAM if stream == 0 else stream,
             "version": 3,
         }
 
@@ -141,8 +143,10 @@ class DeviceData:
         if isinstance(self.payload, bytes):
             raise BufferError("a tensor without elements has no memory on a device")
         # Whatever stream the consumer is going to read in: the values are there.
-        self.payload.sync()
-        return _core.to_dlpack(self.payload, self.shape, self.dtype.name)
+        payload = self.current()
+        assert not isinstance(payload, bytes)
+        payload.sync()
+        return _core.to_dlpack(payload, self.shape, self.dtype.name)
 
     def __dlpack_device__(self) -> tuple[int, int]:
         if isinstance(self.payload, bytes):

@@ -164,12 +164,20 @@ class Destinations:
         if self._framework is None:
             return loaded_parameter(tensor, dtype, name)
         if self._framework == "jax":
-            return self._module.dlpack.from_dlpack(tensor)
+            return self._module.dlpack.from_dlpack(self._settled(tensor))
         if self._framework == "mindspore":
             return self._module.Parameter(
                 self._module.Tensor.from_numpy(tensor.to_host()).move_to("Ascend"), name=name
             )
         return tensor
+
+    def _settled(self, tensor: DeviceData) -> DeviceData:
+        """A tensor that was just filled, and that nothing else knows of: the values are there."""
+        memory = tensor.payload
+        assert not isinstance(memory, bytes)
+        known = _core.DeviceArray.find(memory.pointer, memory.nbytes, None, memory, memory.device)
+        assert known is not None
+        return DeviceData(known, tensor.dtype, tensor.shape)
 
     def _wrapped(self, parameter: Any) -> Any:
         """A Parameter in host memory as the framework has it."""

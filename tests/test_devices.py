@@ -1,10 +1,13 @@
 """Saving from devices and loading to them, through the public interface, on the stand-ins."""
 
+from __future__ import annotations
+
 import json
 import os
 import pathlib
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +21,7 @@ from stand_in import LIBRARIES, ON_DEVICE, TO_HOST, StandIn, StandInArray, libra
 from support import MODES, TYPE_NAMES, assert_holds, run_python
 
 POLICIES = ["auto", "device", "host", "lazy"]
+SYNC = {"cuda": b"cuCtxSynchronize", "sim": b"device_sync"}
 
 
 @pytest.fixture(params=["cuda", "sim"])
@@ -236,6 +240,99 @@ def test_a_stream_that_is_named_is_waited_for_beside_the_tensors_own(
     tensors = {"a": array, "b": device.array(value, device=1)}
     with pytest.raises(ValueError, match="stream"):
         save_checkpoint(tensors, tmp_path / "b.ckpt", stream=other)
+
+
+@pytest.fixture
+def late_write(tmp_path: pathlib.Path, device: StandIn, stream: int) -> Iterator[LateWrite]:
+    """A Parameter that was loaded to a device, and new values that are on their way to it."""
+    with LateWrite(tmp_path, device, stream) as made:
+        yield made
+
+
+class LateWrite:
+    """The write comes through only after the test has gone on, or was made to wait."""
+
+    def __init__(self, folder: pathlib.Path, device: StandIn, stream: int) -> None:
+        self.device = device
+        self.stream = stream
+        self.values = np.arange(5000, dtype=np.float32)
+        save_checkpoint({"w": np.zeros_like(self.values)}, folder / "zeros.ckpt")
+        loaded = load_checkpoint(folder / "zeros.ckpt", device=f"{device.backend}:0")["w"]
+        assert isinstance(loaded, Parameter)
+        self.parameter = loaded
+        payload = loaded._array.payload  # type: ignore[union-attr]
+        device.stream_pause(stream)
+        device.stream_write(stream, payload.pointer, self.values.ctypes.data, self.values.nbytes)
+        self._later = threading.Timer(0.05, device.stream_resume, [stream])
+
+    def __enter__(self) -> LateWrite:
+        self._later.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._later.join()
+
+
+@pytest.mark.parametrize("policy", ["sync", *POLICIES])
+def test_memory_of_ours_is_saved_after_whatever_writes_to_it(
+    tmp_path: pathlib.Path, late_write: LateWrite, policy: str
+) -> None:
+    options: dict[str, Any] = {} if policy == "sync" else {"async_save": True, "snapshot": policy}
+    job = save_checkpoint({"w": late_write.parameter}, tmp_path / "a.ckpt", **options)
+    if job is not None:
+        job.result()
+    assert_holds(load_checkpoint(tmp_path / "a.ckpt"), {"w": late_write.values})
+    assert late_write.device.calls(SYNC[late_write.device.backend]) == 1
+
+
+def test_memory_of_ours_is_shown_after_whatever_writes_to_it(late_write: LateWrite) -> None:
+    assert np.array_equal(late_write.parameter.asnumpy(), late_write.values)
+
+
+def test_memory_of_ours_is_given_away_after_whatever_writes_to_it(late_write: LateWrite) -> None:
+    device, parameter = late_write.device, late_write.parameter
+    if device.backend == "cuda":
+        interface = parameter.__cuda_array_interface__
+        assert interface["stream"] is None  # the values are there
+        pointer = interface["data"][0]
+    else:  # what DLPack does not know has no capsule, but is waited for all the same
+        with pytest.raises(BufferError):
+            parameter.__dlpack__()
+        pointer = parameter._array.payload.pointer  # type: ignore[union-attr]
+    seen = np.empty_like(late_write.values)
+    device.read(pointer, seen.ctypes.data, seen.nbytes)
+    assert np.array_equal(seen, late_write.values)
+
+
+def test_memory_of_ours_is_loaded_to_after_whatever_writes_to_it(late_write: LateWrite) -> None:
+    net = nn.Cell()
+    net.w = late_write.parameter
+    assert load_param_into_net(net, {"w": Parameter(-late_write.values)}) == ([], [])
+    late_write.device.stream_sync(late_write.stream)
+    assert np.array_equal(net.w.asnumpy(), -late_write.values)
+
+
+def test_a_stream_that_is_named_saves_the_wait_for_the_device(
+    tmp_path: pathlib.Path, late_write: LateWrite
+) -> None:
+    device = late_write.device
+    options: dict[str, Any] = {"async_save": True, "snapshot": "device"}
+    for value, stream in (
+        (late_write.parameter, late_write.stream),
+        (device.array(late_write.values), None),  # that names none: its values are there
+    ):
+        job = save_checkpoint({"w": value}, tmp_path / "a.ckpt", stream=stream, **options)
+        assert job is not None
+        job.result()
+        assert_holds(load_checkpoint(tmp_path / "a.ckpt"), {"w": late_write.values})
+    assert device.calls(SYNC[device.backend]) == 0
+
+
+def test_a_tensor_in_the_default_stream_is_shown_in_it(device: StandIn) -> None:
+    if device.backend != "cuda":
+        return
+    parameter = Parameter(device.array(np.ones(3), stream=0))
+    assert parameter.__cuda_array_interface__["stream"] == 1  # 0 is not to be named
 
 
 def test_the_tensors_live_until_they_are_staged(

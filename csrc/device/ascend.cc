@@ -93,6 +93,7 @@ class Acl {
   aclError (*aclrtGetDeviceCount)(uint32_t*) = find("aclrtGetDeviceCount");
   aclError (*aclrtSetDevice)(int32_t) = find("aclrtSetDevice");
   aclError (*aclrtResetDevice)(int32_t) = find("aclrtResetDevice");
+  aclError (*aclrtSynchronizeDevice)() = find("aclrtSynchronizeDevice");
   aclError (*aclrtGetCurrentContext)(void**) = find("aclrtGetCurrentContext");
   aclError (*aclrtSetCurrentContext)(void*) = find("aclrtSetCurrentContext");
 
@@ -462,6 +463,10 @@ mindckpt_status memory_info(uint64_t* free_nbytes, uint64_t* total_nbytes) {
   return status_of(code, "aclrtGetMemInfo");
 }
 
+mindckpt_status device_sync() {
+  return status_of(acl().aclrtSynchronizeDevice(), "aclrtSynchronizeDevice");
+}
+
 // ---- Streams
 
 mindckpt_status stream_create(void** stream, int32_t) {
@@ -591,6 +596,7 @@ constexpr mindckpt_device_backend kBackend = {
     .event_sync = event_sync,
     .copy_async = copy_async,
     .copy_batch_async = nullptr,
+    .device_sync = device_sync,
 };
 
 }  // namespace

@@ -102,6 +102,7 @@ class Driver : public Questions {
   CUresult (*cuDevicePrimaryCtxRelease)(CUdevice) = find("cuDevicePrimaryCtxRelease_v2");
   CUresult (*cuCtxPushCurrent)(CUcontext) = find("cuCtxPushCurrent_v2");
   CUresult (*cuCtxPopCurrent)(CUcontext*) = find("cuCtxPopCurrent_v2");
+  CUresult (*cuCtxSynchronize)() = find("cuCtxSynchronize");
   CUresult (*cuCtxGetStreamPriorityRange)(int* least,
                                           int* greatest) = find("cuCtxGetStreamPriorityRange");
 
@@ -448,6 +449,8 @@ mindckpt_status memory_info(uint64_t* free_nbytes, uint64_t* total_nbytes) {
   return status;
 }
 
+mindckpt_status device_sync() { return status_of(driver().cuCtxSynchronize(), "cuCtxSynchronize"); }
+
 // ---- Streams
 
 mindckpt_status stream_create(void** stream, int32_t direction) {
@@ -589,6 +592,7 @@ constexpr mindckpt_device_backend kBackend = {
     .event_sync = event_sync,
     .copy_async = copy_async,
     .copy_batch_async = copy_batch_async,
+    .device_sync = device_sync,
 };
 
 }  // namespace

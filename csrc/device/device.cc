@@ -205,6 +205,12 @@ Device::MemoryInfo Device::memory_info() const {
   return info;
 }
 
+void Device::sync() const {
+  if (backend_.table().device_sync == nullptr) return;
+  const DeviceBinding binding(*this);
+  check(backend_.table().device_sync(), "device_sync");
+}
+
 // ---- DeviceBinding
 
 DeviceBinding::DeviceBinding(const Device& device) : device_(device) {

@@ -75,6 +75,10 @@ class Device {
   };
   MemoryInfo memory_info() const;
 
+  // Waits for all that is in any stream of the device; for nothing where the backend can't. Binds
+  // the thread itself. Throws Error(kDevice): also while a stream of CUDA's is being captured.
+  void sync() const;
+
   void check(mindckpt_status status, const char* call) const {
     backend_.check(status, call, ordinal_);
   }

@@ -40,7 +40,7 @@ extern "C" {
 #endif
 
 #define MINDCKPT_DEVICE_ABI_MAJOR 1 /* another one: not loaded */
-#define MINDCKPT_DEVICE_ABI_MINOR 0 /* a higher one has more functions at its end */
+#define MINDCKPT_DEVICE_ABI_MINOR 1 /* a higher one has more functions at its end */
 #define MINDCKPT_DEVICE_ENTRY "mindckpt_device_backend_v1"
 
 typedef int32_t mindckpt_status;
@@ -164,6 +164,13 @@ typedef struct mindckpt_device_backend {
   mindckpt_status (*copy_batch_async)(void* const* to, const void* const* from,
                                       const size_t* nbytes, size_t count, int32_t direction,
                                       void* stream);
+
+  /* ---- Since version 1.1 */
+
+  /* Returns when all that was put into any stream of the device has ended, or failed; whoever made
+     the stream. Before memory of device_alloc is read whose writer named no stream. Optional:
+     without it such memory is read as it is. */
+  mindckpt_status (*device_sync)(void);
 } mindckpt_device_backend;
 
 typedef const mindckpt_device_backend* (*mindckpt_device_entry)(void);

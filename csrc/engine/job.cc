@@ -73,6 +73,7 @@ void SaveJob::begin_snapshot() {
   if (sizes.device_nbytes > 0) {
     MINDCKPT_CHECK(request_.staging != nullptr);
     lanes_ = std::make_unique<CopyLanes>(image_, *request_.staging);
+    for (const Device* device : request_.synced_devices) device->sync();
     lanes_->start_after(request_.producers);
   } else {
     lanes_ = std::make_unique<CopyLanes>();

@@ -55,6 +55,8 @@ struct SaveRequest {
   // For payloads in devices' memory: the streams that made them, each once, and what is pinned.
   std::vector<Producer> producers;
   bool has_unknown_producer = false;  // some payload's stream is not among them
+  // Devices with payloads that anything on them may be writing: all of it is waited for.
+  std::vector<const Device*> synced_devices;
   StagingPools* staging = nullptr;
 };
 

@@ -47,7 +47,10 @@ std::unique_ptr<DeviceArray> DeviceArray::allocate(const std::string& name, uint
   const auto pointer = reinterpret_cast<uintptr_t>(memory->data());
   py::capsule owner(memory.get(), [](void* held) { delete static_cast<DeviceMemory*>(held); });
   memory.release();
-  return std::make_unique<DeviceArray>(device, pointer, nbytes, std::nullopt, std::move(owner));
+  auto array =
+      std::make_unique<DeviceArray>(device, pointer, nbytes, std::nullopt, std::move(owner));
+  array->is_ours_ = true;
+  return array;
 }
 
 bool DeviceArray::refresh(const py::object& value) {
@@ -58,8 +61,9 @@ bool DeviceArray::refresh(const py::object& value) {
 }
 
 void DeviceArray::sync() const {
-  if (!stream_) return;
   const py::gil_scoped_release release;
+  if (has_unknown_writer()) device_->sync();
+  if (!stream_) return;
   const DeviceBinding binding(*device_);
   device_->check(device_->backend().table().stream_sync(*stream()), "stream_sync");
 }
@@ -69,6 +73,7 @@ py::array_t<uint8_t> DeviceArray::to_host() const {
   {
     const py::gil_scoped_release release;
     const CancelFlag never{false};
+    if (has_unknown_writer()) device_->sync();
     copy_from_device(runtime().staging.of(*device_), stream(),
                      reinterpret_cast<const std::byte*>(pointer_), buffer->span(), never);
   }
@@ -85,6 +90,7 @@ void DeviceArray::assign(const py::array& from) const {
   const ByteView bytes(static_cast<const std::byte*>(from.data()), nbytes_);
   const py::gil_scoped_release release;
   const CancelFlag never{false};
+  if (has_unknown_writer()) device_->sync();
   copy_to_device(runtime().staging.of(*device_), stream(), bytes,
                  reinterpret_cast<std::byte*>(pointer_), never);
 }

@@ -22,16 +22,21 @@ class DeviceArray {
   static std::unique_ptr<DeviceArray> find(uintptr_t pointer, uint64_t nbytes,
                                            std::optional<uintptr_t> stream, pybind11::object owner,
                                            const std::optional<std::string>& name);
-  // New memory of a device, owned by what this returns.
+  // New memory of a device, owned by what this returns. Who gets at its pointer may write to it in
+  // any stream.
   static std::unique_ptr<DeviceArray> allocate(const std::string& name, uint64_t nbytes);
 
   // Takes the stream that the tensor's array interface names now. False where that does not show
   // this memory.
   bool refresh(const pybind11::object& value);
 
-  // Waits for what its stream holds, or without one for nothing.
+  // Whether anything on the device may be writing to it. Memory that a framework shows without a
+  // stream holds its values already.
+  bool has_unknown_writer() const { return is_ours_ && !stream_; }
+
+  // Waits for what its stream holds; with an unknown writer for all that is on the device.
   void sync() const;
-  // A copy of the bytes, and the other way round, after what its stream holds.
+  // A copy of the bytes, and the other way round, after what sync() waits for.
   pybind11::array_t<uint8_t> to_host() const;
   void assign(const pybind11::array& from) const;
 
@@ -54,6 +59,7 @@ class DeviceArray {
   uint64_t nbytes_;
   std::optional<uintptr_t> stream_;
   pybind11::object owner_;
+  bool is_ours_ = false;  // made by allocate()
 };
 
 // "cuda:1", or "cuda" for its first. Releases the GIL. Throws Error(kUnavailable).

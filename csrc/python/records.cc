@@ -79,6 +79,7 @@ class Reader {
     size_t index;
     const Device* device;
     std::optional<void*> stream;
+    bool has_unknown_writer = false;
   };
 
   static py::tuple as_record(const py::handle& record) {
@@ -114,7 +115,7 @@ class Reader {
     TensorRef& tensor = start(i, record);
     tensor.layout.data = reinterpret_cast<const std::byte*>(array.pointer());
     tensor.nbytes = array.nbytes();
-    found_.push_back({i, &array.device(), array.stream()});
+    found_.push_back({i, &array.device(), array.stream(), array.has_unknown_writer()});
     return true;
   }
 
@@ -198,6 +199,10 @@ class Reader {
     if (found.stream) add_producer({found.device, *found.stream});
     if (stream_) add_producer({found.device, reinterpret_cast<void*>(*stream_)});
     if (!stream_ && !found.stream) payloads_.has_unknown_producer = true;
+    if (!stream_ && found.has_unknown_writer) {
+      auto& synced = payloads_.synced_devices;
+      if (std::ranges::find(synced, found.device) == synced.end()) synced.push_back(found.device);
+    }
   }
 
   void add_producer(const Producer& producer) {

@@ -19,6 +19,8 @@ struct Payloads {
   const Device* first_device = nullptr;
   std::vector<Producer> producers;
   bool has_unknown_producer = false;
+  // Devices with memory of ours, each once, where no stream is known for it.
+  std::vector<const Device*> synced_devices;
 };
 
 // A record is (name, type, dims, payload), as mindckpt/_core.pyi says. `resolve` is a function that

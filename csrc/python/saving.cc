@@ -169,6 +169,7 @@ std::unique_ptr<PyJob> prepare_save(const py::sequence& records, const py::funct
   request.tensors = std::move(payloads.tensors);
   request.producers = std::move(payloads.producers);
   request.has_unknown_producer = payloads.has_unknown_producer;
+  request.synced_devices = std::move(payloads.synced_devices);
 
   const std::string resolved = request.path;
   // Host memory that was copied need not be kept; device memory may still be read.

@@ -59,6 +59,7 @@ constexpr stand_in::Function kFunctions[] = {
     {"aclrtSetDevice", kDriverInternal},
     {"aclrtResetDevice", kDriverInternal},
     {"aclrtGetDevice", kContextNull},
+    {"aclrtSynchronizeDevice", kDriverInternal},
     {"aclrtGetCurrentContext", kContextNull},
     {"aclrtSetCurrentContext", kContextNull},
     {"aclrtGetMemInfo", kDriverInternal},
@@ -260,6 +261,11 @@ EXPORT aclError aclrtGetDevice(int32_t* device) {
   if (device == nullptr) return refuse(kInvalidParam, "null");
   *device = thread.device;
   return 0;
+}
+
+EXPORT aclError aclrtSynchronizeDevice() {
+  if (const aclError refused = enter(__func__, Needs::kContext)) return refused;
+  return finish(stand_in::sync_device(thread.device));
 }
 
 EXPORT aclError aclrtGetCurrentContext(void** context) {

@@ -73,6 +73,7 @@ TEST_CASE_FIXTURE(Ascend, "every function of AscendCL can fail, and all is given
        {"aclrtSynchronizeEvent", [&] { return call("aclrtSynchronizeEvent", event); }},
        {"aclrtQueryEventStatus", [&] { return call("aclrtQueryEventStatus", event, &number); }},
        {"aclrtSynchronizeStream", [&] { return call("aclrtSynchronizeStream", stream); }},
+       {"aclrtSynchronizeDevice", [&] { return call("aclrtSynchronizeDevice"); }},
        {"aclrtSynchronizeStreamWithTimeout",
         [&] { return call("aclrtSynchronizeStreamWithTimeout", stream, -1); }},
        {"aclrtDestroyEvent", [&] { return call("aclrtDestroyEvent", event); }},
@@ -106,6 +107,7 @@ TEST_CASE_FIXTURE(Ascend, "AscendCL insists on what the real one does") {
   CHECK(contains(recent_error(), "aclInit was called before"));
   CHECK(recent_error() == nullptr);
   CHECK(call("aclrtMalloc", &device, size_t{1000}, 0) == 107002);
+  CHECK(call("aclrtSynchronizeDevice") == 107002);
   CHECK(call("aclrtSetDevice", 2) == 107001);
 
   // Counted.

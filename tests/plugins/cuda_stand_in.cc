@@ -128,6 +128,7 @@ constexpr stand_in::Function kFunctions[] = {
     {"cuCtxSetCurrent", 201},
     {"cuCtxGetDevice", 999},
     {"cuCtxGetStreamPriorityRange", 999},
+    {"cuCtxSynchronize", 700},
     {"cuMemGetInfo_v2", 999},
     {"cuMemHostAlloc", 2},
     {"cuMemFreeHost", 999},
@@ -451,6 +452,11 @@ EXPORT CUresult cuCtxGetStreamPriorityRange(int* least, int* greatest) {
   return 0;
 }
 
+EXPORT CUresult cuCtxSynchronize() {
+  if (const CUresult refused = enter(__func__, Needs::kContext)) return refused;
+  return code_of(stand_in::sync_device(current_device()));
+}
+
 // ---- Memory
 
 EXPORT CUresult cuMemGetInfo_v2(size_t* free_nbytes, size_t* total_nbytes) {
@@ -714,6 +720,7 @@ EXPORT CUresult cuGetProcAddress_v2(const char* symbol, void** function, int ver
       {"cuCtxSetCurrent", 4000, AS_POINTER(cuCtxSetCurrent)},
       {"cuCtxGetDevice", 2000, AS_POINTER(cuCtxGetDevice)},
       {"cuCtxGetStreamPriorityRange", 5050, AS_POINTER(cuCtxGetStreamPriorityRange)},
+      {"cuCtxSynchronize", 2000, AS_POINTER(cuCtxSynchronize)},
       {"cuMemGetInfo", 3020, AS_POINTER(cuMemGetInfo_v2)},
       {"cuMemHostAlloc", 2020, AS_POINTER(cuMemHostAlloc)},
       {"cuMemFreeHost", 2000, AS_POINTER(cuMemFreeHost)},

@@ -161,6 +161,7 @@ TEST_CASE_FIXTURE(Cuda, "every function of the CUDA driver can fail, and all is 
        {"cuEventQuery", [&] { return call("cuEventQuery", event); }},
        {"cuMemFreeAsync", [&] { return call("cuMemFreeAsync", in_stream, stream); }},
        {"cuStreamSynchronize", [&] { return call("cuStreamSynchronize", stream); }},
+       {"cuCtxSynchronize", [&] { return call("cuCtxSynchronize"); }},
        {"cuEventDestroy_v2", [&] { return call("cuEventDestroy_v2", event); }},
        {"cuStreamDestroy_v2", [&] { return call("cuStreamDestroy_v2", stream); }},
        {"cuMemFree_v2", [&] { return call("cuMemFree_v2", device); }},
@@ -213,6 +214,7 @@ TEST_CASE("in its own process: the rules of CUDA" * doctest::skip()) {
   CHECK(cuda.call("cuStreamIsCapturing", training, &number) == 0);
   CHECK(number == 1);
   CHECK(cuda.call("cuStreamIsCapturing", static_cast<void*>(nullptr), &number) == 906);
+  CHECK(cuda.call("cuCtxSynchronize") == 900);
   cuda.control.stream_begin_capture(training, 0);
   cuda.control.stream_pause(training);
   CHECK(cuda.call("cuEventRecord", event, training) == 0);

@@ -52,6 +52,7 @@ constexpr stand_in::Function kFunctions[] = {
     {"event_sync", MINDCKPT_ERROR},
     {"copy_async", MINDCKPT_ERROR},
     {"copy_batch_async", MINDCKPT_ERROR},
+    {"device_sync", MINDCKPT_ERROR},
 };
 
 std::atomic<bool> initialised{false};
@@ -305,6 +306,11 @@ mindckpt_status copy_batch_async(void* const* to, const void* const* from, const
   return put(copies, direction, stream);
 }
 
+mindckpt_status device_sync() {
+  if (const mindckpt_status refused = enter(__func__, Needs::kBound)) return refused;
+  return finish(stand_in::sync_device(device()));
+}
+
 constexpr mindckpt_device_backend kBackend = {
     .struct_size = sizeof(mindckpt_device_backend),
     .abi_major = MINDCKPT_DEVICE_ABI_MAJOR,
@@ -341,6 +347,7 @@ constexpr mindckpt_device_backend kBackend = {
     .event_sync = event_sync,
     .copy_async = copy_async,
     .copy_batch_async = copy_batch_async,
+    .device_sync = device_sync,
 };
 
 }  // namespace

@@ -117,6 +117,8 @@ Result device_of_stream(void* stream, int32_t device, int32_t* found);
 Result sync_stream(int32_t device, void* stream);
 // kNotReady: it has not ended in that time.
 Result sync_stream_for(int32_t device, void* stream, int64_t milliseconds);
+// When all that is in any of the device's streams has ended. Refused while one is being captured.
+Result sync_device(int32_t device);
 // A default stream can be told to be capturing only by others, see kCaptureImplicit.
 Result is_capturing(int32_t device, void* stream, bool* capturing);
 void set_capturing(void* stream, bool capturing);

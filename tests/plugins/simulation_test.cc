@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <chrono>
 #include <csignal>
 #include <cstdint>
@@ -11,6 +12,7 @@
 #include <cstring>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "device_api.h"
@@ -293,6 +295,34 @@ TEST_CASE_FIXTURE(Sim, "the default stream waits for blocking streams, and they 
   ok(table.stream_destroy(beside));
   control.stream_destroy(blocking);
   ok(table.host_free(host));
+  control.release(device);
+}
+
+TEST_CASE_FIXTURE(Sim, "a sync of the device waits for every stream of it, and no other's") {
+  unsigned char* const device = tensor(1000, 1);
+  void* const blocking = control.stream_create(0);
+  void* const elsewhere = control.stream_create(1);
+  control.stream_pause(elsewhere);
+  for (void* const stream : {blocking, static_cast<void*>(nullptr)}) {
+    control.stream_pause(stream);
+    control.stream_fill(stream, device, 2, 1000);
+    std::atomic<bool> ended{false};
+    std::thread waiting([&] {
+      ok(table.bind_thread(0));
+      ok(table.device_sync());
+      ended = true;
+      ok(table.unbind_thread(0));
+    });
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    CHECK_FALSE(ended);
+    control.stream_resume(stream);
+    waiting.join();
+    CHECK(read(device, 1000) == filled(1000, 2));
+    control.write(device, filled(1000, 1).data(), 1000);
+  }
+  control.stream_resume(elsewhere);
+  control.stream_destroy(elsewhere);
+  control.stream_destroy(blocking);
   control.release(device);
 }
 
@@ -634,6 +664,7 @@ TEST_CASE("every function of the plug-in can fail, and all is given back") {
        {"event_sync", [&] { return table.event_sync(event); }},
        {"event_query", [&] { return table.event_query(event); }},
        {"stream_sync", [&] { return table.stream_sync(stream); }},
+       {"device_sync", [&] { return table.device_sync(); }},
        {"event_destroy", [&] { return table.event_destroy(event); }},
        {"stream_destroy", [&] { return table.stream_destroy(stream); }},
        {"device_free", [&] { return table.device_free(device); }},

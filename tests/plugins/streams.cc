@@ -210,6 +210,29 @@ Result sync_stream_for(int32_t device, void* stream, int64_t milliseconds) {
   return Result::kOk;
 }
 
+Result sync_device(int32_t device) {
+  State& all = state();
+  std::vector<std::shared_ptr<Stream>> found = blocking_streams(device);
+  {
+    const std::lock_guard lock(all.streams_mutex);
+    for (const auto& [handle, stream] : all.streams) {
+      if (stream->kind() == Stream::Kind::kNonBlocking && stream->device() == device) {
+        found.push_back(stream);
+      }
+    }
+  }
+  found.push_back(find_stream(device, nullptr));
+  for (const auto& stream : found) {
+    if (stream->capturing) return refuse(Result::kCapturing, "a stream is being captured");
+  }
+  std::vector<std::shared_ptr<Marker>> ends;
+  for (const auto& stream : found) {
+    if (!stream->idle()) ends.push_back(stream->mark(false));
+  }
+  for (const auto& end : ends) end->wait();
+  return Result::kOk;
+}
+
 Result is_capturing(int32_t device, void* stream, bool* capturing) {
   const auto found = find_stream(device, stream);
   if (!found) return Result::kInvalidHandle;

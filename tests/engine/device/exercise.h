@@ -78,6 +78,7 @@ inline void exercise(DeviceRegistry& registry, StandIn& stand_in, void* framewor
   const bool happened = downloaded.happened();
   CHECK(happened);
   upload.sync();
+  device.sync();
   CHECK(same({received.data(), kBytes}, bytes));
 }
 

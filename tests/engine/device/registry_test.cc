@@ -247,6 +247,8 @@ TEST_CASE("a table that is too short is refused, and one without the newest func
   const Device& device = registry.device("minimal", 0);
   CHECK(bool(device.backend().table().copy_batch_async == nullptr));
   CHECK(bool(device.backend().table().copy_async == table.copy_async));
+  CHECK(bool(device.backend().table().device_sync == nullptr));
+  device.sync();  // as far as such a backend can
 }
 
 TEST_CASE("a table of a newer version with more functions is used as far as it is known") {

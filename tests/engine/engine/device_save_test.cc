@@ -3,12 +3,14 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <filesystem>
 #include <map>
 #include <memory>
 #include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "engine/device_copy.h"
@@ -158,6 +160,50 @@ TEST_CASE("a save starts after what its producers' streams hold") {
     job->wait(std::nullopt);
     job->result();
     CHECK((test::read_file(fixture.path) == parameters.file(false)));
+  }
+}
+
+TEST_CASE("a save of memory whose writer nobody names waits for all that is on its device") {
+  test::Parameters parameters(18);
+  add_model(parameters);
+  for (const std::string& backend : every_backend()) {
+    CAPTURE(backend);
+    Fixture fixture(backend);
+    const DeviceParameters on_device(fixture.stand_in, parameters,
+                                     [&](size_t) { return &fixture.device; });
+    on_device.overwrite(fixture.stream, 0xEE);
+    fixture.stand_in.stream_sync(fixture.stream);
+    fixture.stand_in.stream_pause(fixture.stream);
+    const std::vector<TensorRef> originals = parameters.refs();
+    for (size_t i = 0; i < originals.size(); ++i) {
+      const TensorRef& tensor = on_device.refs()[i];
+      if (tensor.device == nullptr) continue;
+      fixture.stand_in.stream_write(fixture.stream, const_cast<std::byte*>(tensor.layout.data),
+                                    originals[i].layout.data, tensor.nbytes);
+    }
+    // What another device does holds it up as little as anything.
+    void* const elsewhere = fixture.stand_in.stream_create(1);
+    fixture.stand_in.stream_pause(elsewhere);
+    SaveRequest request = fixture.request(on_device);
+    request.producers.clear();
+    request.has_unknown_producer = true;
+    request.synced_devices = {&fixture.device};
+    request.snapshot = SnapshotPolicy::kDevice;
+    std::atomic<bool> returned{false};
+    std::shared_ptr<SaveJob> job;
+    std::thread caller([&] {
+      job = Fixture::start(std::move(request));
+      returned = true;
+    });
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    CHECK_FALSE(returned);
+    fixture.stand_in.stream_resume(fixture.stream);
+    caller.join();
+    job->wait(std::nullopt);
+    job->result();
+    CHECK((test::read_file(fixture.path) == parameters.file(false)));
+    fixture.stand_in.stream_resume(elsewhere);
+    fixture.stand_in.stream_destroy(elsewhere);
   }
 }
 
@@ -377,6 +423,7 @@ void fail_at_every_call(const std::string& backend, SnapshotPolicy policy, int n
     wanted.snapshot = policy;
     wanted.block_bytes = 2 * kKiB;
     wanted.num_threads = num_threads;
+    wanted.synced_devices = {&fixture.device};
     return wanted;
   };
   for (const std::string& function : lines_of(fixture.stand_in.functions())) {
