@@ -49,6 +49,7 @@ constexpr int CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL = 9;
 constexpr unsigned int CU_MEMORYTYPE_HOST = 1;
 constexpr unsigned int CU_MEMORYTYPE_DEVICE = 2;
 constexpr int CU_MEMCPY_SRC_ACCESS_ORDER_STREAM = 1;
+constexpr int CU_STREAM_CAPTURE_MODE_RELAXED = 2;
 const CUstream CU_STREAM_LEGACY = reinterpret_cast<CUstream>(1);
 
 struct CUmemLocation {
@@ -102,6 +103,8 @@ class Driver : public Questions {
   CUresult (*cuDevicePrimaryCtxRelease)(CUdevice) = find("cuDevicePrimaryCtxRelease_v2");
   CUresult (*cuCtxPushCurrent)(CUcontext) = find("cuCtxPushCurrent_v2");
   CUresult (*cuCtxPopCurrent)(CUcontext*) = find("cuCtxPopCurrent_v2");
+  CUresult (*cuThreadExchangeStreamCaptureMode)(int* mode) =
+      find("cuThreadExchangeStreamCaptureMode");
   CUresult (*cuCtxSynchronize)() = find("cuCtxSynchronize");
   CUresult (*cuCtxGetStreamPriorityRange)(int* least,
                                           int* greatest) = find("cuCtxGetStreamPriorityRange");
@@ -345,18 +348,58 @@ mindckpt_status detach(int32_t device) {
 }
 
 // ---- Once a thread. The driver keeps the stack of what was current.
+//
+// While any thread captures a stream into a graph in the default mode (as torch does), calls that
+// no graph can hold are refused on all threads whose own mode is the default one, and the capture
+// is lost: pinning, allocating, waiting for an event. Ours have nothing to do with the graph, which
+// is what a thread says by the relaxed mode.
+
+struct CaptureMode {
+  int bindings;
+  int before;  // the first of them
+};
+thread_local CaptureMode capture_mode;
+
+mindckpt_status relax_capture_mode() {
+  int mode = CU_STREAM_CAPTURE_MODE_RELAXED;
+  if (capture_mode.bindings == 0) {
+    if (const auto failed = status_of(driver().cuThreadExchangeStreamCaptureMode(&mode),
+                                      "cuThreadExchangeStreamCaptureMode")) {
+      return failed;
+    }
+    capture_mode.before = mode;
+  }
+  ++capture_mode.bindings;
+  return MINDCKPT_OK;
+}
+
+mindckpt_status restore_capture_mode() {
+  if (capture_mode.bindings == 0 || --capture_mode.bindings > 0) return MINDCKPT_OK;
+  return status_of(driver().cuThreadExchangeStreamCaptureMode(&capture_mode.before),
+                   "cuThreadExchangeStreamCaptureMode");
+}
 
 mindckpt_status bind_thread(int32_t device) {
   const Attached* const attached = find_device(device);
   if (attached == nullptr) return MINDCKPT_ERROR;
   const CUcontext context = attached->context;
   if (context == nullptr) return refuse(MINDCKPT_ERROR, {"the device is not attached"});
-  return status_of(driver().cuCtxPushCurrent(context), "cuCtxPushCurrent");
+  if (const auto failed = status_of(driver().cuCtxPushCurrent(context), "cuCtxPushCurrent")) {
+    return failed;
+  }
+  const mindckpt_status relaxed = relax_capture_mode();
+  if (relaxed != MINDCKPT_OK) {
+    CUcontext popped = nullptr;
+    driver().cuCtxPopCurrent(&popped);
+  }
+  return relaxed;
 }
 
 mindckpt_status unbind_thread(int32_t) {
+  const mindckpt_status restored = restore_capture_mode();
   CUcontext popped = nullptr;
-  return status_of(driver().cuCtxPopCurrent(&popped), "cuCtxPopCurrent");
+  const auto failed = status_of(driver().cuCtxPopCurrent(&popped), "cuCtxPopCurrent");
+  return failed != MINDCKPT_OK ? failed : restored;
 }
 
 mindckpt_status pointer_info(const void* pointer, mindckpt_pointer_info* info) {

@@ -1,14 +1,16 @@
 // A libcuda.so.1 for the tests: the driver API's functions that a checkpoint needs, by their real
 // names, over simulated devices, with what the real driver insists on: cuInit first, a current
-// context on the thread, no calls on a stream that is being captured, no use after a fork. Stricter
-// than the real one in that asynchronous copies take pinned host memory only, and memory of the
-// stream's own device.
+// context on the thread, no calls on a stream that is being captured, none that a graph can't hold
+// while one is captured and the thread's mode is not relaxed, no use after a fork. Captures are of
+// the default mode, global. Stricter than the real one in that asynchronous copies take pinned host
+// memory only, and memory of the stream's own device.
 #include <array>
 #include <atomic>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "faults.h"
@@ -129,6 +131,7 @@ constexpr stand_in::Function kFunctions[] = {
     {"cuCtxGetDevice", 999},
     {"cuCtxGetStreamPriorityRange", 999},
     {"cuCtxSynchronize", 700},
+    {"cuThreadExchangeStreamCaptureMode", 999},
     {"cuMemGetInfo_v2", 999},
     {"cuMemHostAlloc", 2},
     {"cuMemFreeHost", 999},
@@ -210,7 +213,11 @@ CUresult refuse(CUresult code, const char* reason) {
   return code;
 }
 
-enum class Needs { kNothing, kInit, kContext };
+constexpr int kModeRelaxed = 2;
+thread_local int capture_mode = 0;
+
+// kNoCapture: it is not to be called during a capture, but on a thread of the relaxed mode.
+enum class Needs { kNothing, kInit, kContext, kNoCapture };
 
 // What every function begins with: whether it fails before it does anything.
 CUresult enter(const char* function, Needs needs) {
@@ -219,8 +226,11 @@ CUresult enter(const char* function, Needs needs) {
   if (needs == Needs::kNothing) return 0;
   if (stand_in::is_forked_child()) return 3;
   if (!initialised) return refuse(3, "cuInit was not called");
-  if (needs == Needs::kContext && current_context() == nullptr) {
+  if (needs != Needs::kInit && current_context() == nullptr) {
     return refuse(201, "no context is current on this thread");
+  }
+  if (needs == Needs::kNoCapture && capture_mode != kModeRelaxed && stand_in::is_any_capturing()) {
+    return refuse(900, "a stream is being captured, and this thread's mode is not relaxed");
   }
   return 0;
 }
@@ -452,6 +462,13 @@ EXPORT CUresult cuCtxGetStreamPriorityRange(int* least, int* greatest) {
   return 0;
 }
 
+EXPORT CUresult cuThreadExchangeStreamCaptureMode(int* mode) {
+  if (const CUresult refused = enter(__func__, Needs::kInit)) return refused;
+  if (mode == nullptr || *mode < 0 || *mode > kModeRelaxed) return refuse(1, "no such mode");
+  std::swap(*mode, capture_mode);
+  return 0;
+}
+
 EXPORT CUresult cuCtxSynchronize() {
   if (const CUresult refused = enter(__func__, Needs::kContext)) return refused;
   return code_of(stand_in::sync_device(current_device()));
@@ -466,7 +483,7 @@ EXPORT CUresult cuMemGetInfo_v2(size_t* free_nbytes, size_t* total_nbytes) {
 }
 
 EXPORT CUresult cuMemHostAlloc(void** memory, size_t nbytes, unsigned int flags) {
-  if (const CUresult refused = enter(__func__, Needs::kContext)) return refused;
+  if (const CUresult refused = enter(__func__, Needs::kNoCapture)) return refused;
   if (flags > 7) return refuse(1, "unknown flags");
   if ((flags & 4) != 0) return refuse(1, "write-combined memory is far too slow to read from");
   // 256 bytes are all the alignment that the real one promises.
@@ -474,23 +491,23 @@ EXPORT CUresult cuMemHostAlloc(void** memory, size_t nbytes, unsigned int flags)
 }
 
 EXPORT CUresult cuMemFreeHost(void* memory) {
-  if (const CUresult refused = enter(__func__, Needs::kContext)) return refused;
+  if (const CUresult refused = enter(__func__, Needs::kNoCapture)) return refused;
   return code_of(stand_in::release_host(memory));
 }
 
 EXPORT CUresult cuMemHostRegister_v2(void* memory, size_t nbytes, unsigned int flags) {
-  if (const CUresult refused = enter(__func__, Needs::kContext)) return refused;
+  if (const CUresult refused = enter(__func__, Needs::kNoCapture)) return refused;
   if (flags > 15) return refuse(1, "unknown flags");
   return code_of(stand_in::register_host(current_device(), memory, nbytes));
 }
 
 EXPORT CUresult cuMemHostUnregister(void* memory) {
-  if (const CUresult refused = enter(__func__, Needs::kContext)) return refused;
+  if (const CUresult refused = enter(__func__, Needs::kNoCapture)) return refused;
   return code_of(stand_in::unregister_host(memory));
 }
 
 EXPORT CUresult cuMemAlloc_v2(CUdeviceptr* memory, size_t nbytes) {
-  if (const CUresult refused = enter(__func__, Needs::kContext)) return refused;
+  if (const CUresult refused = enter(__func__, Needs::kNoCapture)) return refused;
   if (memory == nullptr) return refuse(1, "null");
   void* pointer = nullptr;
   const Result result = stand_in::allocate(current_device(), nbytes, Owner::kEngine, &pointer);
@@ -499,7 +516,7 @@ EXPORT CUresult cuMemAlloc_v2(CUdeviceptr* memory, size_t nbytes) {
 }
 
 EXPORT CUresult cuMemFree_v2(CUdeviceptr memory) {
-  if (const CUresult refused = enter(__func__, Needs::kContext)) return refused;
+  if (const CUresult refused = enter(__func__, Needs::kNoCapture)) return refused;
   return code_of(stand_in::release(pointer_of(memory), Owner::kEngine));
 }
 
@@ -647,7 +664,7 @@ EXPORT CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned int f
 }
 
 EXPORT CUresult cuStreamSynchronize(CUstream stream) {
-  if (const CUresult refused = enter(__func__, Needs::kContext)) return refused;
+  if (const CUresult refused = enter(__func__, Needs::kNoCapture)) return refused;
   return code_of(stand_in::sync_stream(current_device(), stream));
 }
 
@@ -679,12 +696,12 @@ EXPORT CUresult cuEventRecord(CUevent event, CUstream stream) {
 }
 
 EXPORT CUresult cuEventQuery(CUevent event) {
-  if (const CUresult refused = enter(__func__, Needs::kContext)) return refused;
+  if (const CUresult refused = enter(__func__, Needs::kNoCapture)) return refused;
   return code_of(stand_in::query_event(event, Result::kOk));
 }
 
 EXPORT CUresult cuEventSynchronize(CUevent event) {
-  if (const CUresult refused = enter(__func__, Needs::kContext)) return refused;
+  if (const CUresult refused = enter(__func__, Needs::kNoCapture)) return refused;
   return code_of(stand_in::sync_event(event));
 }
 
@@ -721,6 +738,7 @@ EXPORT CUresult cuGetProcAddress_v2(const char* symbol, void** function, int ver
       {"cuCtxGetDevice", 2000, AS_POINTER(cuCtxGetDevice)},
       {"cuCtxGetStreamPriorityRange", 5050, AS_POINTER(cuCtxGetStreamPriorityRange)},
       {"cuCtxSynchronize", 2000, AS_POINTER(cuCtxSynchronize)},
+      {"cuThreadExchangeStreamCaptureMode", 10010, AS_POINTER(cuThreadExchangeStreamCaptureMode)},
       {"cuMemGetInfo", 3020, AS_POINTER(cuMemGetInfo_v2)},
       {"cuMemHostAlloc", 2020, AS_POINTER(cuMemHostAlloc)},
       {"cuMemFreeHost", 2000, AS_POINTER(cuMemFreeHost)},

@@ -63,6 +63,7 @@ TEST_CASE_FIXTURE(Cuda, "every function of the CUDA driver can fail, and all is 
   control.set_driver_version(13000);
   int number = 0;
   int more = 0;
+  int mode = 0;
   size_t sizes[2] = {};
   char text[64] = {};
   const char* words = nullptr;
@@ -162,6 +163,8 @@ TEST_CASE_FIXTURE(Cuda, "every function of the CUDA driver can fail, and all is 
        {"cuMemFreeAsync", [&] { return call("cuMemFreeAsync", in_stream, stream); }},
        {"cuStreamSynchronize", [&] { return call("cuStreamSynchronize", stream); }},
        {"cuCtxSynchronize", [&] { return call("cuCtxSynchronize"); }},
+       {"cuThreadExchangeStreamCaptureMode",
+        [&] { return call("cuThreadExchangeStreamCaptureMode", &mode); }},
        {"cuEventDestroy_v2", [&] { return call("cuEventDestroy_v2", event); }},
        {"cuStreamDestroy_v2", [&] { return call("cuStreamDestroy_v2", stream); }},
        {"cuMemFree_v2", [&] { return call("cuMemFree_v2", device); }},
@@ -215,6 +218,18 @@ TEST_CASE("in its own process: the rules of CUDA" * doctest::skip()) {
   CHECK(number == 1);
   CHECK(cuda.call("cuStreamIsCapturing", static_cast<void*>(nullptr), &number) == 906);
   CHECK(cuda.call("cuCtxSynchronize") == 900);
+  CUdeviceptr more = 0;
+  CHECK(cuda.call("cuMemAlloc_v2", &more, size_t{100}) == 900);
+  CHECK(cuda.call("cuEventQuery", event) == 900);
+  int mode = 3;
+  CHECK(cuda.call("cuThreadExchangeStreamCaptureMode", &mode) == 1);
+  mode = 2;
+  CHECK(cuda.call("cuThreadExchangeStreamCaptureMode", &mode) == 0);
+  CHECK(mode == 0);
+  CHECK(cuda.call("cuMemAlloc_v2", &more, size_t{100}) == 0);
+  CHECK(cuda.call("cuMemFree_v2", more) == 0);
+  CHECK(cuda.call("cuThreadExchangeStreamCaptureMode", &mode) == 0);
+  CHECK(mode == 2);
   cuda.control.stream_begin_capture(training, 0);
   cuda.control.stream_pause(training);
   CHECK(cuda.call("cuEventRecord", event, training) == 0);

@@ -122,6 +122,8 @@ Result sync_device(int32_t device);
 // A default stream can be told to be capturing only by others, see kCaptureImplicit.
 Result is_capturing(int32_t device, void* stream, bool* capturing);
 void set_capturing(void* stream, bool capturing);
+// Whether any stream is being captured, on whatever device.
+bool is_any_capturing();
 Result put_fill(int32_t device, void* stream, void* pointer, int value, size_t nbytes);
 void put_write(void* stream, void* pointer, const void* from, size_t nbytes);
 void put_delay(void* stream, double seconds);

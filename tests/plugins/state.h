@@ -117,6 +117,7 @@ struct State {
   std::atomic<uint64_t> total_nbytes{kDefaultMemory};
   std::atomic<int32_t> driver{kDefaultDriver};
   std::atomic<int> init_error{0};
+  std::atomic<int32_t> captures{0};
   std::atomic<pid_t> process{0};  // 0: nothing happened yet that a fork would break
 
   std::mutex memory_mutex;

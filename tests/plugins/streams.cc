@@ -242,8 +242,11 @@ Result is_capturing(int32_t device, void* stream, bool* capturing) {
 }
 
 void set_capturing(void* stream, bool capturing) {
-  framework_stream(0, stream)->capturing = capturing;
+  if (framework_stream(0, stream)->capturing.exchange(capturing) == capturing) return;
+  state().captures.fetch_add(capturing ? 1 : -1, kRelaxed);
 }
+
+bool is_any_capturing() { return state().captures.load(kRelaxed) > 0; }
 
 Result put_fill(int32_t device, void* stream, void* pointer, int value, size_t nbytes) {
   const auto found = find_stream(device, stream);

@@ -66,6 +66,7 @@ EXPORT int cuDevicePrimaryCtxRetain(void** context, int) { return make(context);
 EXPORT int cuDevicePrimaryCtxRelease_v2(int) { return answer(); }
 EXPORT int cuCtxPushCurrent_v2(void*) { return answer(); }
 EXPORT int cuCtxPopCurrent_v2(void** context) { return make(context); }
+EXPORT int cuThreadExchangeStreamCaptureMode(int*) { return answer(); }
 EXPORT int cuCtxSynchronize() { return answer(); }
 EXPORT int cuCtxGetStreamPriorityRange(int*, int*) { return answer(); }
 EXPORT int cuPointerGetAttributes(unsigned int, int*, void**, uint64_t) { return answer(); }

@@ -25,7 +25,17 @@ struct Framework {
         retain(test::symbol_of(stand_in, "cuDevicePrimaryCtxRetain")),
         release(test::symbol_of(stand_in, "cuDevicePrimaryCtxRelease_v2")),
         set_current(test::symbol_of(stand_in, "cuCtxSetCurrent")),
-        get_current(test::symbol_of(stand_in, "cuCtxGetCurrent")) {}
+        get_current(test::symbol_of(stand_in, "cuCtxGetCurrent")),
+        exchange(test::symbol_of(stand_in, "cuThreadExchangeStreamCaptureMode")) {}
+
+  // The thread's capture mode, which only an exchange tells.
+  int mode() const {
+    int mode = 0;
+    CHECK(exchange(&mode) == 0);
+    int none = mode;
+    CHECK(exchange(&none) == 0);
+    return mode;
+  }
 
   void* current() const {
     void* context = nullptr;
@@ -38,6 +48,7 @@ struct Framework {
   int (*release)(int device);
   int (*set_current)(void* context);
   int (*get_current)(void** context);
+  int (*exchange)(int* mode);
 };
 
 void set_driver(const StandIn& stand_in, int32_t version) {
@@ -206,6 +217,56 @@ TEST_CASE("a thread without a context has none after a CUDA binding") {
   CHECK(framework.current() == nullptr);
 }
 
+TEST_CASE_FIXTURE(Fixture, "a CUDA binding relaxes the thread's capture mode, nested ones too") {
+  const Framework framework(stand_in);
+  constexpr int kRelaxed = 2;
+  for (int before : {0, 1, kRelaxed}) {
+    CAPTURE(before);
+    int mode = before;
+    CHECK(framework.exchange(&mode) == 0);
+    {
+      const DeviceBinding binding(device);
+      CHECK(framework.mode() == kRelaxed);
+      {
+        const DeviceBinding nested(registry.device("cuda", 1));
+        CHECK(framework.mode() == kRelaxed);
+      }
+      CHECK(framework.mode() == kRelaxed);
+    }
+    CHECK(framework.mode() == before);
+    // Neither does a binding that fails leave anything.
+    stand_in.fail("cuCtxPushCurrent_v2", 1);
+    CHECK(error_of([&] { const DeviceBinding binding(device); }).kind() == ErrorKind::kDevice);
+    stand_in.fail("cuThreadExchangeStreamCaptureMode", 1);
+    CHECK(error_of([&] { const DeviceBinding binding(device); }).kind() == ErrorKind::kDevice);
+    CHECK(framework.mode() == before);
+    CHECK(framework.current() == nullptr);
+    CHECK(framework.exchange(&mode) == 0);
+  }
+}
+
+TEST_CASE_FIXTURE(Fixture, "what no graph can hold is done while another thread captures one") {
+  // On the stand-in, as on the driver, each of these calls is refused then but in relaxed mode.
+  void* const captured = stand_in.stream_create(0);
+  stand_in.stream_begin_capture(captured, 1);
+  {
+    const PinnedMemory host(device, 4096);
+    const DeviceMemory memory(device, 4096);
+    DeviceStream stream(device, CopyDirection::kToHost);
+    DeviceEvent event(device, EventUse::kHost);
+    const DeviceBinding binding(device);
+    stream.copy(host.data(), memory.data(), 4096, CopyDirection::kToHost);
+    event.record(stream.get());
+    event.sync();
+    CHECK(event.happened());
+    stream.sync();
+  }
+  CHECK(stand_in.live("pinned_memory") == 0);
+  CHECK(stand_in.live("device_memory") == 0);
+  stand_in.stream_begin_capture(captured, 0);
+  stand_in.stream_destroy(captured);
+}
+
 TEST_CASE("two registries share a CUDA device, and the last one gives it back") {
   StandIn& stand_in = StandIn::of("cuda");
   stand_in.reset();
@@ -278,6 +339,7 @@ TEST_CASE("probe: each call of the CUDA driver fails" * doctest::skip()) {
   const std::set<std::string> giving_back = {"cuDevicePrimaryCtxRelease_v2",
                                              "cuCtxPushCurrent_v2",
                                              "cuCtxPopCurrent_v2",
+                                             "cuThreadExchangeStreamCaptureMode",
                                              "cuMemHostUnregister",
                                              "cuMemFree_v2",
                                              "cuStreamDestroy_v2",

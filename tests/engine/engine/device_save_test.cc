@@ -404,7 +404,7 @@ std::vector<std::string> lines_of(const char* text) {
 // behind nobody can give back.
 bool may_leave_behind(const std::string& function) {
   for (const char* part : {"estroy", "ree", "nregister", "Push", "Pop", "bind", "Context", "eset",
-                           "etach", "elease", "SetDevice"}) {
+                           "etach", "elease", "SetDevice", "Exchange"}) {
     if (function.find(part) != std::string::npos) return true;
   }
   return false;
