@@ -122,7 +122,7 @@ class SaveStats(TypedDict):
     snapshot: str  # 'none', 'host', 'device' or 'lazy'
     snapshot_reason: str  # why this one, where it was picked
     seconds: float  # the whole save, wall clock
-    snapshot_seconds: float  # the snapshot, as far as prepare_save did it
+    snapshot_seconds: float  # the snapshot, as far as a thread of the host did it
     staged_seconds: float  # from the call to each state
     written_seconds: float
     durable_seconds: float  # 0 when not durable

@@ -210,7 +210,12 @@ void SaveJob::run() noexcept {
 void SaveJob::run_save() {
   // Watches the snapshot while this thread may have to wait for another save, and then writes.
   std::jthread watcher;
-  if (request_.snapshot == SnapshotPolicy::kLazy) begin_lazy_snapshot();
+  if (request_.snapshot == SnapshotPolicy::kLazy) {
+    const auto start = Clock::now();
+    begin_lazy_snapshot();
+    stats_.snapshot_seconds = seconds_since(start);
+    stats_.seconds += stats_.snapshot_seconds;
+  }
   {
     const std::lock_guard lock(fence_mutex_);
     feed_ = std::make_unique<BlockFeed>(image_, *lanes_, snapshot_.get(), cancel_,

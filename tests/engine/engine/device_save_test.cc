@@ -292,6 +292,23 @@ TEST_CASE("no call of an asynchronous save waits for the device") {
   }
 }
 
+TEST_CASE(
+    "what a lazy save spends on memory for its copies counts, though the caller has gone on") {
+  test::Parameters parameters(19);
+  parameters.add("a", "Float32", {5000});
+  Fixture fixture("sim");
+  const DeviceParameters on_device(fixture.stand_in, parameters,
+                                   [&](size_t) { return &fixture.device; });
+  for (const SnapshotPolicy policy :
+       {SnapshotPolicy::kHost, SnapshotPolicy::kDevice, SnapshotPolicy::kLazy}) {
+    SaveRequest request = fixture.request(on_device);
+    request.snapshot = policy;
+    const SaveStats& stats = Fixture::save(std::move(request));
+    CHECK(stats.snapshot_seconds > 0);
+    CHECK(stats.seconds > stats.snapshot_seconds);
+  }
+}
+
 TEST_CASE("a snapshot is picked by free memory, and the reason told") {
   test::Parameters parameters(6);
   add_model(parameters);
