@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/available_memory.h"
 #include "base/error.h"
 #include "base/process.h"
 #include "storage/atomic_file.h"

@@ -1,9 +1,6 @@
 #include "engine/snapshot.h"
 
 #include <algorithm>
-#include <fstream>
-#include <limits>
-#include <string>
 #include <utility>
 
 #include "base/error.h"
@@ -41,30 +38,6 @@ PayloadSizes payload_sizes(const FileImage& image) {
     (tensor.device == nullptr ? sizes.host_nbytes : sizes.device_nbytes) += tensor.nbytes;
   }
   return sizes;
-}
-
-uint64_t available_host_memory() {
-  uint64_t available = std::numeric_limits<uint64_t>::max();
-  std::ifstream meminfo("/proc/meminfo");
-  for (std::string field; meminfo >> field;) {
-    uint64_t kib = 0;
-    if (field == "MemAvailable:" && meminfo >> kib) available = kib << 10;
-    meminfo.ignore(std::numeric_limits<std::streamsize>::max(), '\n');
-  }
-  uint64_t limit = 0;
-  uint64_t used = 0;
-  std::ifstream limit_file("/sys/fs/cgroup/memory.max");
-  std::ifstream used_file("/sys/fs/cgroup/memory.current");
-  if (limit_file >> limit && used_file >> used) {
-    // The page cache counts as used, and goes when memory is asked for.
-    std::ifstream statistics("/sys/fs/cgroup/memory.stat");
-    uint64_t nbytes = 0;
-    for (std::string field; statistics >> field >> nbytes;) {
-      if (field == "inactive_file") used -= std::min(used, nbytes);
-    }
-    available = std::min(available, limit > used ? limit - used : 0);
-  }
-  return available;
 }
 
 Snapshot::~Snapshot() {

@@ -91,8 +91,4 @@ struct PayloadSizes {
 };
 PayloadSizes payload_sizes(const FileImage& image);
 
-// Bytes of host memory that can still be had without swapping, by what the kernel and the control
-// group say.
-uint64_t available_host_memory();
-
 }  // namespace mindckpt
