@@ -572,9 +572,14 @@ if child == 0:
         mindckpt.save_checkpoint(loaded, path)
     except RuntimeError as error:
         assert "fork" in str(error), error
+        assert mindckpt.staging_stats() == []  # what is pinned is the parent's
+        mindckpt.release_staging()
+        mindckpt.set_staging_limit(1 << 20)
         os._exit(7)
     os._exit(1)
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+(stats,) = mindckpt.staging_stats()
+assert stats["pinned_nbytes"] > 0
 mindckpt.save_checkpoint(loaded, path)
 """
     run_python(code, library("sim"), tmp_path / "a.ckpt")

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/process.h"
 
 namespace mindckpt {
 
@@ -234,18 +235,40 @@ uint64_t SnapshotMemory::kept_nbytes() const {
   return nbytes;
 }
 
+StagingPools::StagingPools(uint64_t limit_nbytes)
+    : limit_nbytes_(limit_nbytes), state_(new State{process_id(), {}, {}}) {}
+
+StagingPools::~StagingPools() {
+  State* const last = state_.load();
+  if (last->process == process_id()) delete last;
+}
+
+// The parent's is left as it is: its locks are in no state to be destroyed.
+StagingPools::State& StagingPools::state() const {
+  State* known = state_.load(std::memory_order_acquire);
+  if (known->process == process_id()) return *known;
+  auto made = std::unique_ptr<State>(new State{process_id(), {}, {}});
+  if (state_.compare_exchange_strong(known, made.get(), std::memory_order_acq_rel)) {
+    return *made.release();
+  }
+  return *known;  // another thread was first
+}
+
 DeviceStaging& StagingPools::of(const Device& device) {
-  const std::lock_guard lock(mutex_);
-  for (const auto& staging : staging_) {
+  device.backend().check_process();
+  State& own = state();
+  const std::lock_guard lock(own.mutex);
+  for (const auto& staging : own.staging) {
     if (&staging->device == &device) return *staging;
   }
-  return *staging_.emplace_back(std::make_unique<DeviceStaging>(device, limit_nbytes_));
+  return *own.staging.emplace_back(std::make_unique<DeviceStaging>(device, limit_nbytes_));
 }
 
 std::vector<DeviceStaging*> StagingPools::all() const {
-  const std::lock_guard lock(mutex_);
+  State& own = state();
+  const std::lock_guard lock(own.mutex);
   std::vector<DeviceStaging*> all;
-  for (const auto& staging : staging_) all.push_back(staging.get());
+  for (const auto& staging : own.staging) all.push_back(staging.get());
   return all;
 }
 
@@ -257,10 +280,8 @@ void StagingPools::trim() {
 }
 
 void StagingPools::set_limit(uint64_t nbytes) {
-  {
-    const std::lock_guard lock(mutex_);
-    limit_nbytes_ = nbytes;
-  }
+  limit_nbytes_ = nbytes;
+  // One that is made meanwhile has the new limit, or is among these.
   for (DeviceStaging* staging : all()) staging->pool.set_limit(nbytes);
 }
 

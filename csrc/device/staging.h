@@ -1,5 +1,8 @@
 #pragma once
 
+#include <sys/types.h>
+
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -130,21 +133,33 @@ class DeviceStaging {
   SnapshotMemory snapshots;
 };
 
+// A forked child begins with none: what is pinned is its parent's, and a lock of it may be held by
+// a thread that does not exist here.
 class StagingPools {
  public:
   static constexpr uint64_t kDefaultLimitBytes = uint64_t{256} << 20;  // a device
 
-  explicit StagingPools(uint64_t limit_nbytes = kDefaultLimitBytes) : limit_nbytes_(limit_nbytes) {}
+  explicit StagingPools(uint64_t limit_nbytes = kDefaultLimitBytes);
+  ~StagingPools();
+  StagingPools(const StagingPools&) = delete;
+  StagingPools& operator=(const StagingPools&) = delete;
 
+  // Throws Error(kUnavailable) for a device that was used before a fork.
   DeviceStaging& of(const Device& device);
   std::vector<DeviceStaging*> all() const;
   void trim();
   void set_limit(uint64_t nbytes);  // of each device
 
  private:
-  mutable std::mutex mutex_;
-  uint64_t limit_nbytes_;
-  std::vector<std::unique_ptr<DeviceStaging>> staging_;
+  struct State {
+    pid_t process;
+    std::mutex mutex;
+    std::vector<std::unique_ptr<DeviceStaging>> staging;
+  };
+  State& state() const;  // this process's
+
+  std::atomic<uint64_t> limit_nbytes_;
+  mutable std::atomic<State*> state_;
 };
 
 }  // namespace mindckpt

@@ -2,10 +2,12 @@
 
 #include <doctest/doctest.h>
 
+#include <atomic>
 #include <optional>
 #include <thread>
 #include <vector>
 
+#include "support/child.h"
 #include "support/errors.h"
 #include "support/random.h"
 #include "support/stand_in.h"
@@ -143,6 +145,50 @@ TEST_CASE_FIXTURE(Fixture, "pools of many threads give every buffer back") {
   CHECK(pool.stats().in_use_nbytes == 0);
   CHECK(pool.stats().leases == 1200);
   CHECK(pool.stats().peak_in_use_nbytes <= 2 * kMiB);
+}
+
+// A backend that pins until it is told to end.
+struct SlowPinning {
+  explicit SlowPinning(const mindckpt_device_backend& from) : table(from) {
+    pin = from.host_register;
+    begun = false;
+    may_end = false;
+    table.name = "slow";
+    table.host_register = [](void* memory, size_t nbytes) {
+      begun = true;
+      while (!may_end) std::this_thread::yield();
+      return pin(memory, nbytes);
+    };
+  }
+
+  static inline mindckpt_status (*pin)(void* memory, size_t nbytes);
+  static inline std::atomic<bool> begun;
+  static inline std::atomic<bool> may_end;
+  mindckpt_device_backend table;
+};
+
+TEST_CASE("a child that is forked while its parent pins memory has no pools, and does not hang") {
+  test::DeviceFixture fixture("sim");
+  static SlowPinning slow(fixture.device.backend().table());
+  fixture.registry.add(&slow.table, "a test");
+  const Device& device = fixture.registry.device("slow", 0);
+  StagingPools& pools = fixture.pools;
+  pools.of(fixture.device).pool.acquire(kMiB, kNever);
+  std::thread pinning([&] { pools.of(device).pool.acquire(kMiB, kNever); });
+  while (!SlowPinning::begun) std::this_thread::yield();
+  // Now that thread holds its pool's lock, which nobody gives back in a child.
+  const bool ended = test::succeeds_in_child([&] {
+    const bool has_none = pools.all().empty();
+    pools.trim();
+    pools.set_limit(2 * kMiB);
+    const Error error = error_of([&] { pools.of(device); });
+    return has_none && pools.all().empty() && error.kind() == ErrorKind::kUnavailable;
+  });
+  CHECK(ended);
+  SlowPinning::may_end = true;
+  pinning.join();
+  CHECK(pools.all().size() == 2);
+  pools.trim();
 }
 
 TEST_CASE_FIXTURE(Fixture, "a snapshot's memory is kept for the next of its size") {
