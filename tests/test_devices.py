@@ -398,6 +398,29 @@ def test_a_checkpoint_is_loaded_to_a_device(tmp_path: pathlib.Path, mode: str) -
     assert_holds(load_checkpoint(tmp_path / "b.ckpt"), saved)
 
 
+@pytest.mark.parametrize("mode", ["plain", "AES-GCM"])
+def test_more_threads_than_staging_memory_has_room_for_load_to_a_device(
+    tmp_path: pathlib.Path, mode: str
+) -> None:
+    """Of 128 threads with 4 MiB to read each, half must wait for others' copies."""
+    device = stand_in("sim")
+    device.reset()
+    mindckpt.release_staging()
+    rng = np.random.default_rng(6)
+    values = {f"w{i}": rng.integers(0, 255, 3 << 20, np.uint8) for i in range(100)}
+    keys = {} if mode == "plain" else {"key": bytes(16)}
+    enc: Any = {f"enc_{name}": key for name, key in keys.items()}
+    dec: Any = {f"dec_{name}": key for name, key in keys.items()}
+    save_checkpoint(values, tmp_path / "a.ckpt", durable=False, block_bytes=4 << 20, **enc)
+    loaded = load_checkpoint(tmp_path / "a.ckpt", device="sim:0", num_threads=128, **dec)
+    for name, value in values.items():
+        assert np.array_equal(loaded[name].asnumpy(), value)  # type: ignore[union-attr]
+    (stats,) = (one for one in mindckpt.staging_stats() if one["device"] == "sim:0")
+    assert stats["peak_in_use_nbytes"] <= stats["limit_nbytes"] == 256 << 20
+    assert stats["in_use_nbytes"] == 0
+    mindckpt.release_staging()
+
+
 def test_a_device_whose_copies_must_be_aligned_is_loaded_to_as_well(tmp_path: pathlib.Path) -> None:
     device = stand_in("ascend")
     device.reset()

@@ -534,13 +534,7 @@ TEST_CASE("a load with many threads and little staging memory ends, well or not"
   Fixture fixture("sim", 256 * kKiB);
   const DeviceParameters on_device(fixture.stand_in, parameters,
                                    [&](size_t) { return &fixture.device; });
-  const SharedCipher cipher = cipher_of({CipherMode::kAesGcm, 16});
-  Fixture::save(fixture.request(on_device, cipher));
-  Bytes damaged = test::bytes_of(test::read_file(fixture.path));
-  damaged[damaged.size() / 2] ^= std::byte{1};
-  const std::string damaged_path = fixture.folder.path("damaged.ckpt");
-  test::write_file(damaged_path, damaged);
-  const auto load = [&](const std::string& path, int num_threads) {
+  const auto load = [&](const std::string& path, const SharedCipher& cipher, int num_threads) {
     const CheckpointFile file(path, cipher);
     std::vector<Target> targets;
     for (size_t i = 0; i < file.entries().size(); ++i) {
@@ -551,13 +545,40 @@ TEST_CASE("a load with many threads and little staging memory ends, well or not"
     const CancelFlag never{false};
     file.read(targets, false, {num_threads, never, &fixture.pools, {}});
   };
-  const auto before = living(fixture.stand_in);
-  for (const uint64_t limit : {8 * kKiB, 12 * kKiB, 32 * kKiB}) {
-    fixture.pools.set_limit(limit);
-    for (const int num_threads : {1, 3, 16}) {
-      load(fixture.path, num_threads);
-      CHECK(error_of([&] { load(damaged_path, num_threads); }).kind() == ErrorKind::kDecryption);
+  const auto check_values = [&] {
+    for (size_t i = 0; i < on_device.refs().size(); ++i) {
+      const TensorRef& tensor = on_device.refs()[i];
+      if (tensor.device == nullptr) continue;
+      Bytes loaded(tensor.nbytes);
+      fixture.stand_in.read(tensor.layout.data, loaded.data(), loaded.size());
+      CHECK((test::text_of(loaded) == parameters.all()[i].payload));
     }
+  };
+  const auto before = living(fixture.stand_in);
+  for (const SharedCipher& cipher : {SharedCipher(), cipher_of({CipherMode::kAesGcm, 16})}) {
+    CAPTURE(bool(cipher));
+    on_device.restore(parameters);
+    fixture.pools.set_limit(256 * kKiB);
+    Fixture::save(fixture.request(on_device, cipher));
+    Bytes damaged = test::bytes_of(test::read_file(fixture.path));
+    damaged[damaged.size() / 2] ^= std::byte{1};
+    const std::string damaged_path = fixture.folder.path("damaged.ckpt");
+    test::write_file(damaged_path, damaged);
+    for (const uint64_t limit : {8 * kKiB, 12 * kKiB, 32 * kKiB}) {
+      CAPTURE(limit);
+      fixture.pools.set_limit(limit);
+      for (const int num_threads : {1, 3, 16, 128}) {
+        CAPTURE(num_threads);
+        on_device.overwrite(fixture.stream, 0xEE);
+        fixture.stand_in.stream_sync(fixture.stream);
+        load(fixture.path, cipher, num_threads);
+        check_values();
+        if (cipher == nullptr) continue;  // nothing notices damage
+        CHECK(error_of([&] { load(damaged_path, cipher, num_threads); }).kind() ==
+              ErrorKind::kDecryption);
+      }
+    }
+    std::filesystem::remove(damaged_path);
   }
   fixture.pools.trim();
   const auto after = living(fixture.stand_in);
