@@ -43,6 +43,10 @@ _TORCH_AS_INTEGER = {
 }
 
 
+class SettingError(ValueError):
+    """A variable of the environment that makes no sense; no fault of the value at hand."""
+
+
 class UnreadableError(TypeError):
     """Why a value can't be read, in words that only lack the name of the argument."""
 
@@ -115,10 +119,11 @@ def payload_of(
     Raises:
         TypeError: The value is no such thing, is on a device that can't be used, or has elements
             that no checkpoint can hold.
+        SettingError: A variable of the environment, with which devices are set up, makes no sense.
     """
     try:
         found = _payload_of(value)
-    except MemoryError:
+    except (MemoryError, SettingError):
         raise
     except UnreadableError as error:
         raise TypeError(f"{argument}: {error}") from None
@@ -251,6 +256,8 @@ def _from_protocols(value: Any) -> _Payload | None:
             array, name = _core.from_dlpack(value.__dlpack__())
             dtype = from_name(name)
             return _on_host((array.view(dtype.numpy), dtype))
+        except SettingError:
+            raise
         except (BufferError, RuntimeError, ValueError) as error:
             refused = error  # JAX's int4, or its array in shards: __array__ may do
     if hasattr(value, "__array__"):

@@ -163,8 +163,9 @@ def save_checkpoint(
             type or can't be saved (elements that are objects or strings, a device that can't be
             used); or an unknown keyword.
         ValueError: A wrong length of `enc_key`, an unknown `enc_mode` (with a key), a name that is
-            not Unicode, an int out of range, or a keyword out of range. None of these, nor a
-            TypeError, leaves a trace.
+            not Unicode, an int out of range, or a keyword out of range; or, with a tensor on a
+            device, MINDCKPT_STAGING_BYTES in the environment. None of these, nor a TypeError,
+            leaves a trace.
         OSError: The file system said no: no such folder, a directory in place of the file, no
             permission, no space. With errno and filename. Also for an earlier asynchronous save, if
             nobody has asked its job.
@@ -309,7 +310,8 @@ def load_checkpoint(
 
     Raises:
         TypeError: An argument of a wrong type, or an unknown keyword.
-        ValueError: An argument out of range, or there is no such file, as in MindSpore.
+        ValueError: An argument out of range, or there is no such file, as in MindSpore; or, with
+            `device`, MINDCKPT_STAGING_BYTES in the environment makes no sense.
         CheckpointError: The file is damaged, or no checkpoint, or nothing of it is selected (a
             ValueError).
         ChecksumError: `crc_check` found damage, or no checksum (a CheckpointError).

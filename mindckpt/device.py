@@ -10,7 +10,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from mindckpt import _core
-from mindckpt.arrays import type_name
+from mindckpt.arrays import SettingError, type_name
 
 if TYPE_CHECKING:
     from mindckpt._core import Backend, Staging
@@ -108,7 +108,8 @@ def set_staging_limit(nbytes: int) -> None:
 
     Raises:
         TypeError: `nbytes` is not an int.
-        ValueError: It is less than 1 MiB.
+        ValueError: It is less than 1 MiB, or no machine has that much; or MINDCKPT_STAGING_BYTES is
+            no such number.
     """
     if isinstance(nbytes, bool) or not isinstance(nbytes, int):
         raise TypeError(f"nbytes must be an int, got {type_name(nbytes)}")
@@ -148,8 +149,8 @@ def raw_stream(stream: Any) -> int:
 
 
 def _check_limit(what: str, nbytes: int) -> None:
-    if nbytes < 1 << 20:
-        raise ValueError(f"{what} must be at least 1 MiB, got {nbytes}")
+    if not 1 << 20 <= nbytes < 1 << 63:
+        raise SettingError(f"{what} must be at least 1 MiB and less than 2**63, got {nbytes}")
 
 
 def _load_entry_points() -> dict[str, str]:
@@ -159,8 +160,8 @@ def _load_entry_points() -> dict[str, str]:
             return _plugins
         limit = os.environ.get(_STAGING_VARIABLE)
         if limit is not None:
-            if not limit.isdecimal():
-                raise ValueError(f"{_STAGING_VARIABLE} must be a number of bytes, got {limit!r}")
+            if not limit.isdecimal() or len(limit) > 20:  # as many as 64 bits have
+                raise SettingError(f"{_STAGING_VARIABLE} must be a number of bytes, got {limit!r}")
             _check_limit(_STAGING_VARIABLE, int(limit))
             _core.set_staging_limit(int(limit))
         from importlib.metadata import entry_points  # takes longer than the rest of the package

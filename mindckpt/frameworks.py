@@ -85,7 +85,8 @@ class Destinations:
         num_threads: int,
     ) -> ParameterDict:
         """Read entries of a checkpoint; the arguments are those of Reader.read, and its entries."""
-        prepare_devices()
+        if self._device is not None:
+            prepare_devices()
         # Strings, map tensors and what has no elements stay in host memory.
         on_device: list[int] = []
         on_host: list[int] = []

@@ -520,6 +520,56 @@ def test_bad_device_options_are_refused(
 # ---- what a process knows of devices
 
 
+@pytest.mark.parametrize(
+    ("limit", "says"),
+    [
+        ("many", "must be a number of bytes, got 'many'"),
+        ("-1", "must be a number of bytes, got '-1'"),
+        ("9" * 5000, "must be a number of bytes"),
+        ("4096", "must be at least 1 MiB and less than 2**63, got 4096"),
+        ("9999999999999999999", "must be at least 1 MiB and less than 2**63"),
+    ],
+)
+def test_a_bad_staging_limit_in_the_environment_is_named_by_whoever_needs_it(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, limit: str, says: str
+) -> None:
+    code = """
+import os, sys
+import numpy as np
+import mindckpt
+from stand_in import stand_in
+path, says = sys.argv[1:]
+mindckpt.save_checkpoint({"w": np.ones(3)}, path)  # the host needs no staging
+mindckpt.load_checkpoint(path)
+mindckpt.load_checkpoint(path, framework="numpy")
+
+class ByDLPack:
+    def __array__(self, *_, **__): raise AssertionError("looked for another way")
+    def __dlpack_device__(self): return 2, 0
+    def __dlpack__(self, *, stream=None): raise AssertionError("got too far")
+
+array = stand_in("cuda").array(np.ones(3))
+for act in (
+    lambda: mindckpt.save_checkpoint({"w": array}, path),
+    lambda: mindckpt.save_checkpoint({"w": ByDLPack()}, path),
+    lambda: mindckpt.Parameter(array),
+    lambda: mindckpt.load_checkpoint(path, device="cuda:0"),
+    lambda: mindckpt.set_staging_limit(1 << 20),
+    mindckpt.devices,
+):
+    try:
+        act()
+    except ValueError as error:
+        assert str(error).startswith("MINDCKPT_STAGING_BYTES " + says), error
+    else:
+        raise AssertionError(act)
+"""
+    library("cuda")
+    monkeypatch.setenv("MINDCKPT_STAGING_BYTES", limit)
+    monkeypatch.setenv("PYTHONPATH", str(pathlib.Path(__file__).parent))
+    run_python(code, tmp_path / "a.ckpt", says)
+
+
 def test_devices_are_listed_with_what_is_wrong_with_them() -> None:
     code = """
 import json, sys, threading
