@@ -293,7 +293,8 @@ def load_checkpoint(
               pinned staging buffers, blocks being read and opened meanwhile. Default: None, host
               memory.
             - framework (str): What to return the tensors as: 'cupy', 'torch', 'jax', 'numpy' or
-              'mindspore', which must be installed. Default: None, Parameters.
+              'mindspore', which must be installed. MindSpore's tensors can be on the one device
+              of its process only (mindspore.set_device). Default: None, Parameters.
             - mmap (bool): Whether to return views of the file instead of reading it: at once, and
               whatever is written to the arrays stays in memory. Their memory is not aligned. The
               file must not be truncated as long as they live (saving over it with this package is

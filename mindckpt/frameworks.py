@@ -61,6 +61,7 @@ class Destinations:
         self._device = device
         self._framework = framework
         self._module: Any = None
+        self._moves_to_ascend = False  # MindSpore's own copies: it takes no memory of ours
         if framework is not None:
             try:
                 self._module = importlib.import_module(framework)
@@ -69,10 +70,24 @@ class Destinations:
         backend = (device or "").partition(":")[0]
         if device is not None and framework == "cupy" and backend != "cuda":
             raise ValueError(f"CuPy has no arrays on {device!r}")
-        if device is not None and framework == "mindspore" and backend != "ascend":
-            raise ValueError(f"MindSpore has no tensors of ours on {device!r}")
+        if device is not None and framework == "mindspore":
+            self._check_mindspore_device(device)
+            self._device, self._moves_to_ascend = None, True
         if device is not None and framework == "torch" and backend not in _TORCH_DEVICES:
             raise ValueError(f"torch has no tensors on {device!r}")
+
+    def _check_mindspore_device(self, device: str) -> None:
+        """Refuse what MindSpore can't do: its tensors are on the one device of its process."""
+        backend, _, ordinal = device.partition(":")
+        if backend != "ascend":
+            raise ValueError(f"MindSpore has no tensors of ours on {device!r}")
+        current = self._module.get_current_device()
+        target, number = str(current.device_target), int(current.device_id)
+        if target != "Ascend" or (ordinal and ordinal != str(number)):
+            raise ValueError(
+                f"MindSpore's tensors are on {target}:{number} in this process, not on {device!r}: "
+                f"call mindspore.set_device('Ascend', {ordinal or 0}) before it uses a device"
+            )
 
     def load(
         self,
@@ -166,10 +181,6 @@ class Destinations:
             return loaded_parameter(tensor, dtype, name)
         if self._framework == "jax":
             return self._module.dlpack.from_dlpack(self._settled(tensor))
-        if self._framework == "mindspore":
-            return self._module.Parameter(
-                self._module.Tensor.from_numpy(tensor.to_host()).move_to("Ascend"), name=name
-            )
         return tensor
 
     def _settled(self, tensor: DeviceData) -> DeviceData:
@@ -198,7 +209,10 @@ class Destinations:
         if self._framework == "jax":
             return self._module.numpy.asarray(array)
         usable = np.require(array, None, ["C", "A", "W"])
-        return self._module.Parameter(self._module.Tensor.from_numpy(usable), name=parameter.name)
+        tensor = self._module.Tensor.from_numpy(usable)
+        if self._moves_to_ascend and array.nbytes:
+            tensor = tensor.move_to("Ascend")
+        return self._module.Parameter(tensor, name=parameter.name)
 
     def _torch_type(self, dtype: DType) -> Any:
         name = _TORCH_NAMES.get(dtype.name, dtype.name.lower())

@@ -8,6 +8,7 @@ import pathlib
 import subprocess
 import sys
 import threading
+from collections import namedtuple
 from collections.abc import Iterator
 from typing import Any
 
@@ -473,6 +474,44 @@ def test_frameworks_tensors_are_returned_when_they_are_asked_for(tmp_path: pathl
         kind = module.Tensor if framework == "torch" else module.Array
         assert isinstance(tensors["w"], kind)
         assert np.array_equal(np.asarray(tensors["w"]), values["w"])
+
+
+class FakeMindSpore:
+    """What is used of MindSpore, as its documentation has it, in a process that has Ascend:1."""
+
+    Parameter = namedtuple("Parameter", ("data", "name"))
+    Tensor = namedtuple("Tensor", ("values", "device"))
+    Tensor.from_numpy = classmethod(lambda cls, values: cls(values, "CPU"))  # type: ignore[attr-defined]
+    Tensor.move_to = lambda self, to: self._replace(device=f"{to}:1")  # type: ignore[attr-defined]
+    device = ("Ascend", 1)
+
+    @classmethod
+    def get_current_device(cls) -> Any:
+        return namedtuple("DeviceInfo", ("device_target", "device_id"))(*cls.device)
+
+
+def test_mindspore_tensors_are_on_the_device_asked_for_or_it_is_refused(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "mindspore", FakeMindSpore)  # type: ignore[arg-type]
+    path = tmp_path / "a.ckpt"
+    save_checkpoint({"w": np.arange(6.0), "text": "five"}, path)
+    for device, where in (("ascend", "Ascend:1"), ("ascend:1", "Ascend:1"), ("cpu", "CPU")):
+        loaded: Any = load_checkpoint(path, device=device, framework="mindspore")
+        assert loaded["w"].data.device == where
+        assert loaded["w"].name == "w"
+        assert np.array_equal(loaded["w"].data.values, np.arange(6.0))
+        assert loaded["text"] == "five"
+    for device, says in (
+        ("ascend:0", r"on Ascend:1 in this process, not on 'ascend:0'.*set_device\('Ascend', 0\)"),
+        ("ascend:x", "not on 'ascend:x'"),
+        ("cuda:0", "MindSpore has no tensors"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            load_checkpoint(path, device=device, framework="mindspore")
+    monkeypatch.setattr(FakeMindSpore, "device", ("CPU", 0))
+    with pytest.raises(ValueError, match="on CPU:0 in this process"):
+        load_checkpoint(path, device="ascend", framework="mindspore")
 
 
 @pytest.mark.parametrize(
