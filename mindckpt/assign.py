@@ -27,10 +27,17 @@ _CONVERTIBLE = (
 class _Assignment(NamedTuple):
     """One parameter of the net and what it is to hold; to apply it can't fail, devices apart."""
 
+    name: str
     parameter: Any
     data: Any  # an array, or DeviceData, for a Parameter of ours, else a MindSpore tensor
     dtype: DType  # of what was loaded
     wanted: DType  # of the parameter
+
+    @property
+    def is_on_device(self) -> bool:
+        return isinstance(self.parameter, Parameter) and isinstance(
+            self.parameter._array, DeviceData
+        )
 
     def apply(self) -> None:
         if isinstance(self.parameter, Parameter):
@@ -60,7 +67,8 @@ def assign(
 ) -> tuple[list[str], list[str]]:
     """What load_param_into_net does once its arguments are known to be a Cell, a dict and a bool.
 
-    Nothing is changed unless everything fits.
+    Nothing is changed unless everything fits. Only a device that fails can then leave some
+    parameters changed and others not.
     """
     _check_values(parameter_dict)
     plan: list[_Assignment] = []
@@ -77,8 +85,16 @@ def assign(
     if missing and not strict_load:
         more, missing = _plan_under_prefixes(missing, parameter_dict)
         plan += more
-    for assignment in plan:
-        assignment.apply()
+    # What may fail comes first, before anything in host memory is changed.
+    ordered = sorted(plan, key=lambda assignment: not assignment.is_on_device)
+    for done, assignment in enumerate(ordered):
+        try:
+            assignment.apply()
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"parameter {assignment.name!r}: {error}; of {len(plan)} parameters of the net "
+                f"{done} were set before: load it again"
+            ) from error
     not_loaded = [name for name, _ in missing]
     _warn(plan, not_loaded)
     return not_loaded, [name for name in parameter_dict if name not in used]
@@ -176,7 +192,12 @@ def _fitted(parameter: Any, name: str, value: Any, strict_load: bool) -> _Assign
             )
     data: Any = converted(array, dtype, wanted)
     held = parameter._array if isinstance(parameter, Parameter) else None
-    if isinstance(data, DeviceData) and not isinstance(held, DeviceData):
+    if isinstance(held, DeviceData):
+        if not held.is_assignable:
+            raise RuntimeError(
+                f"parameter {name!r}: the device can't copy to where its view begins"
+            )
+    elif isinstance(data, DeviceData):
         data = data.to_host()
     if not isinstance(parameter, Parameter):
         try:
@@ -185,7 +206,7 @@ def _fitted(parameter: Any, name: str, value: Any, strict_load: bool) -> _Assign
             raise RuntimeError(
                 f"parameter {name!r}: MindSpore takes no {wanted}: {error}"
             ) from error
-    return _Assignment(parameter, data, dtype, wanted)
+    return _Assignment(name, parameter, data, dtype, wanted)
 
 
 def _size(shape: tuple[int, ...]) -> int:

@@ -319,7 +319,7 @@ def load_checkpoint(
         DecryptionError: A wrong key or mode, or the file was tampered with (a CheckpointError).
         OSError: The file system said no.
         RuntimeError: A parameter does not fit the net; the net is as it was. Or a device can't be
-            used, or failed.
+            used, or failed; see `load_param_into_net` for what a net then holds.
 
     Example:
         >>> import mindckpt as ms
@@ -383,7 +383,11 @@ def load_checkpoint(
 def load_param_into_net(
     net: object, parameter_dict: dict[str, Any], strict_load: bool = False
 ) -> tuple[list[str], list[str]]:
-    """Put parameters into a net, by name; on an error the net is as it was.
+    """Put parameters into a net, by name; where they do not fit, the net is as it was.
+
+    Parameters of the net on a device are overwritten in place, as kernels and optimizers know that
+    memory, and there is no second copy of them. So only a device that fails meanwhile leaves a net
+    that is neither old nor new: load it again before it is used, on a device that works.
 
     The parameters of the net share the memory of those in the dict where nothing is converted, as
     in MindSpore. A shape may differ by ones at its end only: (12, 2048, 1, 1) goes into (12, 2048).
@@ -402,7 +406,9 @@ def load_param_into_net(
     Raises:
         TypeError: `net` is not a Cell, or `parameter_dict` not a dict of str -> Parameter, str or
             list, or `strict_load` not a bool.
-        RuntimeError: A parameter has another shape, or a type that is not converted.
+        RuntimeError: A parameter has another shape, or a type that is not converted; or memory on a
+            device that copies can't begin at. The net is as it was. Or a device failed: the message
+            names the parameter whose memory may be partly overwritten, and how many were set.
 
     Example:
         >>> import mindckpt as ms

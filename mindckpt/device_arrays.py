@@ -91,6 +91,13 @@ class DeviceData:
         """The bytes of all elements."""
         return self.size * self.dtype.itemsize
 
+    @property
+    def is_assignable(self) -> bool:
+        """Whether the device can copy to where the memory begins."""
+        if isinstance(self.payload, bytes):
+            return True
+        return self.payload.pointer % self.payload.copy_alignment == 0
+
     def reshape(self, shape: tuple[int, ...]) -> DeviceData:
         """The same memory under another shape of as many elements."""
         return DeviceData(self.payload, self.dtype, shape, self.source)

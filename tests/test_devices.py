@@ -457,6 +457,43 @@ def test_parameters_of_a_net_on_a_device_are_loaded_in_place(
     )
 
 
+def test_a_device_that_fails_while_a_net_is_loaded_is_told_with_how_far_it_came(
+    device: StandIn,
+) -> None:
+    arrays = [device.array(np.zeros(3, np.float32)) for _ in range(3)]
+    net = nn.Cell()
+    net.host = Parameter(np.zeros(3, np.float32))
+    net.a, net.b, net.c = (Parameter(array) for array in arrays)
+    new = {name: Parameter(np.ones(3, np.float32)) for name in ("host", "a", "b", "c")}
+    copy = {"cuda": b"cuMemcpyHtoDAsync_v2", "sim": b"copy_async"}[device.backend]
+    device.fail(copy, 2)
+    says = "parameter 'b': .* of 4 parameters of the net 1 were set before: load it again"
+    with pytest.raises(RuntimeError, match=says):
+        load_param_into_net(net, new)
+    assert [array.read().tolist() for array in arrays] == [[1] * 3, [0] * 3, [0] * 3]
+    assert net.host.asnumpy().tolist() == [0] * 3  # the host's come last
+    assert load_param_into_net(net, new) == ([], [])
+    assert [array.read().tolist() for array in arrays] == [[1] * 3] * 3
+    assert net.host.asnumpy().tolist() == [1] * 3
+
+
+def test_a_view_that_a_device_cannot_copy_to_leaves_the_net_as_it_was() -> None:
+    device = stand_in("ascend")
+    device.reset()
+    whole, other = device.array(np.zeros(40, np.float32)), device.array(np.zeros(4, np.float32))
+    begin, whole.shape, whole.nbytes = whole.pointer, (4,), 16
+    whole.pointer += 4
+    net = nn.Cell()
+    net.other, net.view = Parameter(other), Parameter(whole)
+    new = {name: Parameter(np.ones(4, np.float32)) for name in ("other", "view")}
+    try:
+        with pytest.raises(RuntimeError, match=r"'view'.*where its view begins"):
+            load_param_into_net(net, new)
+    finally:
+        whole.pointer = begin
+    assert other.read().tolist() == [0] * 4
+
+
 def test_frameworks_tensors_are_returned_when_they_are_asked_for(tmp_path: pathlib.Path) -> None:
     values = {"w": np.arange(6, dtype=np.float32), "b": np.ones(3, ml_dtypes.bfloat16)}
     save_checkpoint({**values, "text": "five"}, tmp_path / "a.ckpt")
