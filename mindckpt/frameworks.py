@@ -169,7 +169,11 @@ class Destinations:
             tensor = self._module.empty(dims, dtype=self._torch_type(dtype), device=where)
         else:
             memory = _core.DeviceArray.allocate(self._device, nbytes)
-            return DeviceData(memory, dtype, dims), memory
+            # Nothing else knows of it yet: to fill it, and to hand it to JAX, nothing on the device
+            # needs to be waited for.
+            new = _core.DeviceArray.find(memory.pointer, nbytes, None, memory, memory.device)
+            assert new is not None
+            return DeviceData(new if self._framework == "jax" else memory, dtype, dims), new
         payload, _, _ = payload_of(tensor, f"a {self._framework} tensor for {name!r}")
         if not isinstance(payload, _core.DeviceArray):
             raise RuntimeError(f"{self._framework} made a tensor that is not on {self._device}")
@@ -180,16 +184,8 @@ class Destinations:
         if self._framework is None:
             return loaded_parameter(tensor, dtype, name)
         if self._framework == "jax":
-            return self._module.dlpack.from_dlpack(self._settled(tensor))
+            return self._module.dlpack.from_dlpack(tensor)
         return tensor
-
-    def _settled(self, tensor: DeviceData) -> DeviceData:
-        """A tensor that was just filled, and that nothing else knows of: the values are there."""
-        memory = tensor.payload
-        assert not isinstance(memory, bytes)
-        known = _core.DeviceArray.find(memory.pointer, memory.nbytes, None, memory, memory.device)
-        assert known is not None
-        return DeviceData(known, tensor.dtype, tensor.shape)
 
     def _wrapped(self, parameter: Any) -> Any:
         """A Parameter in host memory as the framework has it."""

@@ -429,6 +429,7 @@ def test_a_device_whose_copies_must_be_aligned_is_loaded_to_as_well(tmp_path: pa
     save_checkpoint(values, tmp_path / "a.ckpt")
     loaded = load_checkpoint(tmp_path / "a.ckpt", device="ascend:1")
     assert {parameter.device for parameter in loaded.values()} == {"ascend:1"}  # type: ignore[union-attr]
+    assert device.calls(b"aclrtSynchronizeDevice") == 0  # nobody had the memory's pointer yet
     assert_holds(loaded, values)
     save_checkpoint(loaded, tmp_path / "b.ckpt", block_bytes=1024)
     assert (tmp_path / "b.ckpt").read_bytes() == (tmp_path / "a.ckpt").read_bytes()
