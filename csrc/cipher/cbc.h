@@ -33,6 +33,7 @@ std::unique_ptr<CbcTransform> make_aes_cbc(ByteView key);
 std::unique_ptr<CbcTransform> make_openssl_aes_cbc(ByteView key);
 // nullptr where the processor has no instructions for it.
 std::unique_ptr<CbcTransform> make_lane_aes_cbc(ByteView key);
+std::unique_ptr<CbcTransform> make_lane_sm4_cbc(ByteView key);
 // nullptr where the library has no SM4.
 std::unique_ptr<CbcTransform> make_openssl_sm4_cbc(ByteView key);
 std::unique_ptr<CbcTransform> make_gmssl_sm4_cbc(ByteView key);

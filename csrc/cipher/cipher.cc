@@ -36,9 +36,11 @@ std::unique_ptr<Cipher> Cipher::create(CipherMode mode, ByteView key) {
   }
   auto sm4 = make_sm4_cbc(key);
   if (sm4 == nullptr) {
-    throw Error(ErrorKind::kUnavailable,
-                "SM4-CBC is not to be had here: this OpenSSL was built without SM4, and GmSSL's "
-                "library (libgmssl.so.3) was not found");
+    throw Error(
+        ErrorKind::kUnavailable,
+        "SM4-CBC is not to be had here: this processor lacks the instructions (AVX2 with AES "
+        "or GFNI; on ARM, AES), this OpenSSL was built without SM4, and GmSSL's library "
+        "(libgmssl.so.3) was not found");
   }
   return make_cbc_cipher(mode, std::move(sm4));
 }

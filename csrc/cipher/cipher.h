@@ -11,8 +11,8 @@ namespace mindckpt {
 // Seals and opens single blocks under one key. Immutable: safe from any thread.
 class Cipher {
  public:
-  // Throws Error(kInvalidArgument) for a key of the wrong length, Error(kUnavailable) when neither
-  // OpenSSL nor GmSSL's library offers the algorithm here.
+  // Throws Error(kInvalidArgument) for a key of the wrong length, Error(kUnavailable) when the
+  // processor, OpenSSL and GmSSL's library all lack the algorithm.
   static std::unique_ptr<Cipher> create(CipherMode mode, ByteView key);
   virtual ~Cipher() = default;
 

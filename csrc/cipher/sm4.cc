@@ -16,6 +16,7 @@ struct Provider {
 };
 
 constexpr Provider kProviders[] = {
+    {"lanes", make_lane_sm4_cbc},
     {"openssl", make_openssl_sm4_cbc},
     {"gmssl", make_gmssl_sm4_cbc},
 };

@@ -8,13 +8,14 @@
 
 namespace mindckpt {
 
-// Set to "gmssl" to pass OpenSSL's SM4 over, as where it was built without; for tests.
+// Set to "openssl" or "gmssl" for that one alone, as where there is no other; for tests.
 inline constexpr char kSm4ProviderVariable[] = "MINDCKPT_SM4_PROVIDER";
 
-// SM4-CBC from OpenSSL, else from GmSSL's library; nullptr where neither has it.
+// SM4-CBC by kernels of our own where the processor has the instructions, else from OpenSSL, else
+// from GmSSL's library; nullptr where there is none of them.
 std::unique_ptr<CbcTransform> make_sm4_cbc(ByteView key);
 
-// Which of them make_sm4_cbc takes: "openssl", "gmssl", or "" for none.
+// Which of them make_sm4_cbc takes: "lanes", "openssl", "gmssl", or "" for none.
 std::string_view sm4_provider();
 
 }  // namespace mindckpt

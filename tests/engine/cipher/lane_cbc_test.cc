@@ -6,6 +6,7 @@
 
 #include "cipher/kernels.h"
 #include "cipher/lane_aes_cbc.h"
+#include "cipher/lane_sm4_cbc.h"
 
 // ctest runs these cases once for each level of features too, see CMakeLists.txt.
 namespace mindckpt {
@@ -32,6 +33,36 @@ TEST_CASE("every AES-CBC kernel equals OpenSSL over random keys, batches, length
       test::check_against_openssl(name, key, cbc, random);
     }
   }
+}
+
+TEST_CASE("every SM4-CBC kernel equals OpenSSL over random keys, batches, lengths and splits") {
+  if (make_openssl_sm4_cbc(Bytes(16)) == nullptr) {
+    MESSAGE("skipped: this OpenSSL was built without SM4");
+    return;
+  }
+  Random random(204);
+  for (const Sm4CbcChoice& choice : sm4_cbc_choices()) {
+    CAPTURE(std::string(choice.kernel->name));
+    if (!cpu_features().contains(choice.needs)) {
+      MESSAGE("not run: no " << cpu_feature_names(choice.needs) << " here for "
+                             << std::string(choice.kernel->name));
+      continue;
+    }
+    for (int i = 0; i < 3; ++i) {
+      const Bytes key = random.bytes(16);
+      Sm4Schedule schedule;
+      expand_sm4_key(uchars(key), schedule);
+      const LaneCbc<Sm4Schedule> cbc({choice.kernel}, schedule);
+      test::check_against_openssl("SM4-CBC", key, cbc, random);
+    }
+  }
+}
+
+TEST_CASE("SM4-CBC comes from a kernel wherever the processor has the instructions") {
+  const CpuFeatures here = cpu_features();
+  bool expected = false;
+  for (const Sm4CbcChoice& choice : sm4_cbc_choices()) expected |= here.contains(choice.needs);
+  CHECK((make_lane_sm4_cbc(Bytes(16)) != nullptr) == expected);
 }
 
 TEST_CASE("AES-CBC as it is picked here equals OpenSSL over random batches") {

@@ -1,0 +1,181 @@
+#pragma once
+
+#include "cipher/kernels/sm4.h"
+
+// SM4-CBC over any vector type, without a table that is looked up by secret data.
+//
+// SM4's S-box (GB/T 32907) is an inversion between two affine maps, in a field that is isomorphic
+// to AES's: S(x) = B(inv(M x ^ c)) with inv AES's inversion, so that the instructions for AES, or
+// the Galois field ones, compute it. All words are kept multiplied by M, byte for byte: being
+// linear, M goes through every XOR of a round, and the S-box's input needs no map of its own. The
+// round keys hold M k ^ c. The rest of a round, the map B, then the linear map L, then M, is a sum
+// of four bytes of the word, each multiplied by a matrix: L rotates by 2, 10, 18 and 24 bits, that
+// is whole bytes and 2 bits that go over a byte's border, so out[j] = U0 b[j] ^ U1 b[j+1] ^ U1
+// b[j+2] ^ U3 b[j+3] in the order in which big-endian words lie in memory. Words are never
+// byte-swapped. The constants were computed from these definitions.
+//
+// `V` has
+//   Reg, kBlocks: cipher blocks in a register's worth of lanes;  a group is 4 registers: the four
+//     words of 4 * kBlocks blocks
+//   kGroups: how many groups are worked on at once
+//   gather(pointers, at), scatter(pointers, at, reg): as in aes_cbc_lanes.h, kBlocks blocks
+//   transpose(reg[4]): the 4x4 words in each 16 bytes, both ways
+//   to_domain, from_domain: M and its inverse
+//   key(p): a round key in every word;  exclusive_or of two, three
+//   transform(reg): what a round does to the sum of three words and the key
+namespace mindckpt {
+
+template <typename V>
+inline __attribute__((always_inline)) void sm4_rounds(typename V::Reg (*x)[4],
+                                                      const uint32_t* keys) {
+  const auto round = [&](size_t a, size_t b, size_t c, size_t d,
+                         const uint32_t* at) __attribute__((always_inline)) {
+    const auto key = V::key(at);
+    for (size_t g = 0; g < V::kGroups; ++g) {
+      const auto sum = V::exclusive_or(V::exclusive_or(x[g][b], x[g][c], x[g][d]), key);
+      x[g][a] = V::exclusive_or(x[g][a], V::transform(sum));
+    }
+  };
+  for (size_t i = 0; i < 32; i += 4) {
+    round(0, 1, 2, 3, keys + i);
+    round(1, 2, 3, 0, keys + i + 1);
+    round(2, 3, 0, 1, keys + i + 2);
+    round(3, 0, 1, 2, keys + i + 3);
+  }
+  // The words come out in reverse.
+  for (size_t g = 0; g < V::kGroups; ++g) {
+    const auto first = x[g][0];
+    const auto second = x[g][1];
+    x[g][0] = x[g][3];
+    x[g][1] = x[g][2];
+    x[g][2] = second;
+    x[g][3] = first;
+  }
+}
+
+// The block at byte `at` of each lane, in the domain and as words.
+template <typename V>
+inline __attribute__((always_inline)) void sm4_load(typename V::Reg* x, const uint8_t* const* from,
+                                                    size_t at) {
+  for (size_t i = 0; i < 4; ++i) x[i] = V::to_domain(V::gather(from + i * V::kBlocks, at));
+  V::transpose(x);
+}
+template <typename V>
+inline __attribute__((always_inline)) void sm4_store(uint8_t* const* to, size_t at,
+                                                     const typename V::Reg* x) {
+  typename V::Reg y[4] = {x[0], x[1], x[2], x[3]};
+  V::transpose(y);
+  for (size_t i = 0; i < 4; ++i) V::scatter(to + i * V::kBlocks, at, V::from_domain(y[i]));
+}
+
+template <typename V>
+void sm4_cbc_encrypt(const Sm4Schedule& schedule, CbcLane* lanes, size_t num_blocks) {
+  constexpr size_t kInGroup = 4 * V::kBlocks;
+  constexpr size_t kLanes = V::kGroups * kInGroup;
+  const uint8_t* in[kLanes];
+  uint8_t* out[kLanes];
+  uint8_t* chains[kLanes];
+  for (size_t lane = 0; lane < kLanes; ++lane) {
+    in[lane] = lanes[lane].in;
+    out[lane] = lanes[lane].out;
+    chains[lane] = lanes[lane].chain;
+  }
+  typename V::Reg x[V::kGroups][4];
+  for (size_t g = 0; g < V::kGroups; ++g) sm4_load<V>(x[g], chains + g * kInGroup, 0);
+  for (size_t at = 0; at < num_blocks * 16; at += 16) {
+    if (at % 64 == 0) {
+      for (size_t lane = 0; lane < kLanes; ++lane) __builtin_prefetch(in[lane] + at + 512);
+    }
+    for (size_t g = 0; g < V::kGroups; ++g) {
+      typename V::Reg plain[4];
+      sm4_load<V>(plain, in + g * kInGroup, at);
+      for (size_t i = 0; i < 4; ++i) x[g][i] = V::exclusive_or(x[g][i], plain[i]);
+    }
+    sm4_rounds<V>(x, schedule.encrypt);
+    for (size_t g = 0; g < V::kGroups; ++g) sm4_store<V>(out + g * kInGroup, at, x[g]);
+  }
+  for (size_t g = 0; g < V::kGroups; ++g) sm4_store<V>(chains + g * kInGroup, 0, x[g]);
+}
+
+// The blocks of one message are the lanes.
+template <typename V>
+void sm4_cbc_decrypt(const Sm4Schedule& schedule, uint8_t* chain, const uint8_t* in, uint8_t* out,
+                     size_t num_blocks) {
+  constexpr size_t kInGroup = 4 * V::kBlocks;
+  constexpr size_t kLanes = V::kGroups * kInGroup;
+  // What is read comes one block after `before`, which makes an XOR with the block before one of
+  // neighbouring bytes.
+  alignas(64) uint8_t text[16 + kLanes * 16];
+  alignas(64) uint8_t opened[kLanes * 16];
+  const uint8_t* from[kLanes];
+  uint8_t* to[kLanes];
+  for (size_t lane = 0; lane < kLanes; ++lane) {
+    from[lane] = text + 16 + lane * 16;
+    to[lane] = opened + lane * 16;
+  }
+  __builtin_memcpy(text, chain, 16);
+  __builtin_memset(text + 16, 0, sizeof(text) - 16);
+  while (num_blocks > 0) {
+    const size_t count = num_blocks < kLanes ? num_blocks : kLanes;
+    __builtin_memcpy(text + 16, in, count * 16);
+    typename V::Reg x[V::kGroups][4];
+    for (size_t g = 0; g < V::kGroups; ++g) sm4_load<V>(x[g], from + g * kInGroup, 0);
+    sm4_rounds<V>(x, schedule.decrypt);
+    for (size_t g = 0; g < V::kGroups; ++g) sm4_store<V>(to + g * kInGroup, 0, x[g]);
+    for (size_t i = 0; i < count * 16; ++i) {
+      out[i] = static_cast<uint8_t>(opened[i] ^ text[i]);
+    }
+    __builtin_memcpy(text, text + count * 16, 16);
+    in += count * 16;
+    out += count * 16;
+    num_blocks -= count;
+  }
+  __builtin_memcpy(chain, text, 16);
+}
+
+// M, its inverse, U0, U1 and U3 as GFNI's instructions take matrices; U0's constant is that of all.
+inline constexpr uint64_t kSm4M = 0x4C287DB91A22505D;
+inline constexpr uint64_t kSm4MInverse = 0xB3A4F5863284728B;
+inline constexpr uint64_t kSm4U0 = 0x040DB891E9A481B7;
+inline constexpr uint64_t kSm4U1 = 0x2C020425162040AD;
+inline constexpr uint64_t kSm4U3 = 0x280FBCB4FF84C11A;
+inline constexpr int kSm4Constant = 0x63;
+
+// The same for table look-ups by half bytes (the low half's, then the high half's), and the U
+// behind AES's S-box, whose own affine map they undo.
+struct Sm4Table {
+  uint8_t low[16];
+  uint8_t high[16];
+};
+inline constexpr Sm4Table kSm4MTable{
+    {0, 140, 48, 188, 133, 9, 181, 57, 159, 19, 175, 35, 26, 150, 42, 166},
+    {0, 220, 46, 242, 197, 25, 235, 55, 8, 212, 38, 250, 205, 17, 227, 63}};
+inline constexpr Sm4Table kSm4MInverseTable{
+    {0, 133, 217, 92, 46, 171, 247, 114, 128, 5, 89, 220, 174, 43, 119, 242},
+    {0, 85, 87, 2, 68, 17, 19, 70, 175, 250, 248, 173, 235, 190, 188, 233}};
+inline constexpr Sm4Table kSm4U0Table{
+    {26, 156, 201, 79, 98, 228, 177, 55, 6, 128, 213, 83, 126, 248, 173, 43},
+    {0, 235, 220, 55, 240, 27, 44, 199, 205, 38, 17, 250, 61, 214, 225, 10}};
+inline constexpr Sm4Table kSm4U1Table{
+    {21, 198, 24, 203, 181, 102, 184, 107, 87, 132, 90, 137, 247, 36, 250, 41},
+    {0, 180, 73, 253, 130, 54, 203, 127, 188, 8, 245, 65, 62, 138, 119, 195}};
+inline constexpr Sm4Table kSm4U3Table{
+    {108, 57, 178, 231, 180, 225, 106, 63, 50, 103, 236, 185, 234, 191, 52, 97},
+    {0, 95, 149, 202, 114, 45, 231, 184, 113, 46, 228, 187, 3, 92, 150, 201}};
+
+// Where each byte is after AES's ShiftRows, which AESENCLAST and AESE do before the S-box, once a
+// word is rotated by so many bytes: out[j] = b[j + bytes].
+struct Sm4Shuffle {
+  uint8_t from[16];
+};
+constexpr Sm4Shuffle sm4_unshift_rows(int bytes) {
+  Sm4Shuffle shuffle{};
+  for (int i = 0; i < 16; ++i) {
+    const int wanted = i / 4 * 4 + (i + bytes) % 4;
+    // ShiftRows moves byte r + 4c to column c - r.
+    shuffle.from[i] = static_cast<uint8_t>((wanted % 4 + 4 * ((wanted / 4 + 4 - wanted % 4) % 4)));
+  }
+  return shuffle;
+}
+
+}  // namespace mindckpt
