@@ -141,15 +141,6 @@ class CbcCipher final : public Cipher {
 
 }  // namespace
 
-void CbcTransform::encrypt_all(std::span<CbcMessage> messages) const {
-  for (CbcMessage& message : messages) {
-    if (message.plain.empty()) continue;
-    encrypt(message.chain, message.plain, message.ciphertext);
-    std::ranges::copy(message.ciphertext.subspan(message.plain.size() - kIvBytes, kIvBytes),
-                      message.chain.begin());
-  }
-}
-
 std::unique_ptr<CbcTransform> make_aes_cbc(ByteView key) {
   auto lanes = make_lane_aes_cbc(key);
   return lanes != nullptr ? std::move(lanes) : make_openssl_aes_cbc(key);

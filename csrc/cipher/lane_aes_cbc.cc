@@ -67,7 +67,7 @@ std::unique_ptr<CbcTransform> make_lane_aes_cbc(ByteView key) {
   AesSchedule schedule;
   expand_aes_key(uchars(key), key.size(), schedule);
   auto cbc = std::make_unique<LaneCbc<AesSchedule>>(usable_kernels(), schedule);
-  OPENSSL_cleanse(&schedule, sizeof(schedule));
+  wipe(&schedule, sizeof(schedule));
   return cbc;
 }
 

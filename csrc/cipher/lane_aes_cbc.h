@@ -3,6 +3,7 @@
 #include <span>
 
 #include "base/cpu.h"
+#include "cipher/cbc.h"
 #include "cipher/kernels/aes.h"
 
 namespace mindckpt {

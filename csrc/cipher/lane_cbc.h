@@ -1,7 +1,5 @@
 #pragma once
 
-#include <openssl/crypto.h>
-
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -11,6 +9,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/wipe.h"
 #include "cipher/cbc.h"
 #include "cipher/kernels/cbc_kernel.h"
 
@@ -26,7 +25,7 @@ class LaneCbc final : public CbcTransform {
   // narrower. They stay where they are.
   LaneCbc(std::vector<const Kernel*> kernels, const Schedule& schedule)
       : kernels_(std::move(kernels)), schedule_(schedule) {}
-  ~LaneCbc() override { OPENSSL_cleanse(&schedule_, sizeof(schedule_)); }
+  ~LaneCbc() override { wipe(&schedule_, sizeof(schedule_)); }
 
   void encrypt(const Iv& iv, ByteView plain, ByteSpan ciphertext) const override {
     CbcMessage message{iv, plain, ciphertext};

@@ -103,7 +103,7 @@ void expand_sm4_key(const unsigned char* key, Sm4Schedule& schedule) {
     k[3] = round_key;
     schedule.encrypt[i] = schedule.decrypt[31 - i] = kernel_key(round_key);
   }
-  OPENSSL_cleanse(k, sizeof(k));
+  wipe(k, sizeof(k));
 }
 
 std::span<const Sm4CbcChoice> sm4_cbc_choices() {
@@ -126,7 +126,7 @@ std::unique_ptr<CbcTransform> make_lane_sm4_cbc(ByteView key) {
   expand_sm4_key(uchars(key), schedule);
   auto cbc = std::make_unique<LaneCbc<Sm4Schedule>>(
       std::vector<const Sm4CbcKernel*>{usable_kernel()}, schedule);
-  OPENSSL_cleanse(&schedule, sizeof(schedule));
+  wipe(&schedule, sizeof(schedule));
   return cbc;
 }
 

@@ -4,6 +4,7 @@
 
 #include "base/bytes.h"
 #include "base/cpu.h"
+#include "cipher/cbc.h"
 #include "cipher/kernels/sm4.h"
 
 namespace mindckpt {

@@ -1,10 +1,13 @@
 #include "checksum/crc32.h"
 
 #include <doctest/doctest.h>
+#include <zlib.h>
 
+#include <string>
 #include <string_view>
 #include <vector>
 
+#include "base/cpu.h"
 #include "support/bytes.h"
 #include "support/random.h"
 
@@ -42,6 +45,22 @@ TEST_CASE("CRC-32 equals its definition over random lengths and alignments") {
     const ByteView part = ByteView(bytes).subspan(begin, random.below(bytes.size() - begin + 1));
     CHECK(crc32_update(0, part) == reference_crc32(part));
   }
+}
+
+TEST_CASE("CRC-32 equals zlib's over random lengths, alignments and starts") {
+  Random random(4);
+  const Bytes bytes = random.bytes(200'000);
+  for (int i = 0; i < 300; ++i) {
+    const size_t begin = random.below(bytes.size());
+    const ByteView part = ByteView(bytes).subspan(begin, random.below(bytes.size() - begin + 1));
+    const auto start = static_cast<uint32_t>(random.below(size_t{1} << 32));
+    CHECK(crc32_update(start, part) == ::crc32_z(start, uchars(part), part.size()));
+  }
+}
+
+TEST_CASE("CRC-32 is zlib's where the processor has no features") {
+  if (cpu_features() == CpuFeatures()) CHECK(crc32_provider() == "zlib");
+  MESSAGE("CRC-32 is of " << std::string(crc32_provider()));
 }
 
 TEST_CASE("CRC-32 over random splits equals that of the whole") {
