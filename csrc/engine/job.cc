@@ -238,7 +238,7 @@ void SaveJob::run_save() {
   AtomicFile::Options options;
   options.durable = request_.durable;
   options.num_writers = static_cast<int>(
-      std::min<uint64_t>(static_cast<uint64_t>(request_.num_threads), image_.num_blocks()));
+      std::clamp<uint64_t>(image_.num_blocks(), 1, static_cast<uint64_t>(request_.num_threads)));
   options.reuse = request_.reuse;
   AtomicFile file(request_.path, file_nbytes_, options);
   SaveRun run{request_.num_threads, cancel_, written_, {}, {}, request_.trace ? &trace_ : nullptr};

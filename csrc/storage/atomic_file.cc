@@ -87,6 +87,8 @@ void reserve(int fd, uint64_t nbytes, const std::string& target) {
 
 AtomicFile::AtomicFile(const std::string& target, uint64_t nbytes, const Options& options)
     : target_(target), durable_(options.durable) {
+  WriteOptions writing = options;
+  if (writing.mode == WriteMode::kAuto) writing.mode = write_mode_from_environment();
   const size_t slash = target.rfind('/');
   const std::string folder = slash == std::string::npos ? "." : target.substr(0, slash + 1);
   name_ = slash == std::string::npos ? target : target.substr(slash + 1);
@@ -110,7 +112,7 @@ AtomicFile::AtomicFile(const std::string& target, uint64_t nbytes, const Options
   if (!reuses_) fd = open_temporary(prefix);
   try {
     reserve(fd.get(), nbytes, target_);
-    writer_.emplace(std::move(fd), target_, folder_.get(), temporary_name_, nbytes, options);
+    writer_.emplace(std::move(fd), target_, folder_.get(), temporary_name_, nbytes, writing);
   } catch (...) {
     ::unlinkat(folder_.get(), temporary_name_.c_str(), 0);
     throw;

@@ -21,7 +21,7 @@ namespace mindckpt {
 // (With the last process that has the descriptor: a forked child that lives on keeps a leftover.)
 class AtomicFile final : public Sink {
  public:
-  struct Options : WriteOptions {
+  struct Options : WriteOptions {  // a mode of kAuto is what the environment says
     // A file that is given up: its blocks are written over, where RetiredFile allows it and the
     // file is to be durable (else a crash could bring back its bytes under the new name), and it is
     // gone from now on. Where not, it is removed once the new file is published. Empty: none.

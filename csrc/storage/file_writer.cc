@@ -23,14 +23,22 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-// What one thread copies at once to aligned memory. Half of it halves the page cache's speed.
-constexpr uint64_t kStagingBytes = uint64_t{4} << 20;
+// What one thread copies at once to aligned memory: a quarter of it halves the page cache's speed.
+constexpr uint64_t kMostStagingBytes = uint64_t{4} << 20;
+// Of all writers: the rest of a save's memory is the engine's.
+constexpr uint64_t kAllStagingBytes = uint64_t{16} << 20;
 // Copying less than this first does not pay.
 constexpr uint64_t kLeastStagedBytes = uint64_t{512} << 10;
 // The kernel's copy runs at full speed where source and file agree on their place in this.
 constexpr uint64_t kCopyAlignment = 64;
 // Below this a file is written before a second descriptor of it pays.
 constexpr uint64_t kLeastDirectFile = uint64_t{16} << 20;
+
+uint64_t staging_nbytes(int num_writers) {
+  MINDCKPT_CHECK(num_writers > 0);
+  const uint64_t share = kAllStagingBytes / static_cast<uint64_t>(num_writers);
+  return std::clamp<uint64_t>(share / kPageBytes * kPageBytes, kPageBytes, kMostStagingBytes);
+}
 
 uint64_t total(std::span<const ByteView> pieces) {
   uint64_t nbytes = 0;
@@ -82,10 +90,6 @@ bool suits_direct(int fd) {
   return status.f_type == EXT4_SUPER_MAGIC || status.f_type == XFS_SUPER_MAGIC;
 }
 
-WriteMode resolved(WriteMode mode) {
-  return mode == WriteMode::kAuto ? write_mode_from_environment() : mode;
-}
-
 // Synced to storage, direct writes spare a copy and the wait for the page cache's write-back. With
 // one writer only, the write-back is what makes copying and storage work at the same time.
 WritePolicy::Start start_of(const WriteOptions& options, int fd, uint64_t nbytes) {
@@ -95,12 +99,6 @@ WritePolicy::Start start_of(const WriteOptions& options, int fd, uint64_t nbytes
   }
   if (!options.durable) return WritePolicy::Start::kMeasured;
   return options.num_writers > 1 ? WritePolicy::Start::kDirect : WritePolicy::Start::kBuffered;
-}
-
-WriteOptions resolved(WriteOptions options) {
-  options.mode = resolved(options.mode);
-  options.num_writers = std::max(options.num_writers, 1);
-  return options;
 }
 
 }  // namespace
@@ -116,7 +114,7 @@ class FileWriter::Lease {
         writer_.spare_staging_.pop_back();
       }
     }
-    buffer_.reserve(kStagingBytes);
+    buffer_.reserve(writer_.staging_nbytes_);
   }
   ~Lease() {
     const std::lock_guard lock(writer_.staging_mutex_);
@@ -139,8 +137,9 @@ FileWriter::FileWriter(FileDescriptor fd, std::string path, int folder, const st
                        uint64_t nbytes, const WriteOptions& options)
     : fd_(std::move(fd)),
       path_(std::move(path)),
-      options_(resolved(options)),
-      policy_(start_of(options_, fd_.get(), nbytes)),
+      options_(options),
+      policy_(start_of(options, fd_.get(), nbytes)),
+      staging_nbytes_(staging_nbytes(options.num_writers)),
       takes_direct_(false) {
   spare_staging_.reserve(static_cast<size_t>(options_.num_writers));
   if (policy_.start() == WritePolicy::Start::kBuffered) return;
@@ -168,7 +167,7 @@ void FileWriter::write_at(uint64_t offset, std::span<const ByteView> pieces) {
 // copied to staging memory first, by several threads, and written from there, the page cache gets
 // its bytes as fast as it can take them.
 bool FileWriter::pays_to_stage(uint64_t offset, std::span<const ByteView> pieces) const {
-  if (options_.num_writers < 2) return false;
+  if (options_.num_writers < 2 || staging_nbytes_ < kLeastStagedBytes) return false;
   uint64_t misplaced = 0;
   for (const ByteView piece : pieces) {
     if ((address(piece) - offset) % kCopyAlignment != 0) misplaced += piece.size();
@@ -186,7 +185,7 @@ void FileWriter::write_buffered(uint64_t offset, std::span<const ByteView> piece
   PieceReader rest(pieces);
   for (uint64_t left = total(pieces); left > 0;) {
     // What is written next begins with a page.
-    const uint64_t n = std::min(left, kStagingBytes - offset % kPageBytes);
+    const uint64_t n = std::min(left, staging_nbytes_ - offset % kPageBytes);
     const ByteView staged = gather(rest.take(n), staging.span());
     write_through_cache(offset, {&staged, 1});
     offset += n;
@@ -235,7 +234,7 @@ void FileWriter::write_direct(uint64_t offset, std::span<const ByteView> pieces)
   const Lease staging(*this);
   PieceReader rest(pieces);
   for (uint64_t left = total(pieces); left > 0;) {
-    const uint64_t n = std::min(left, kStagingBytes);
+    const uint64_t n = std::min(left, staging_nbytes_);
     write_pages(offset, gather(rest.take(n), staging.span()));
     offset += n;
     left -= n;

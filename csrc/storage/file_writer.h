@@ -16,8 +16,8 @@ namespace mindckpt {
 
 struct WriteOptions {
   bool durable = false;               // the bytes will be synced: write-back starts at once
-  int num_writers = 1;                // threads that write at the same time
-  WriteMode mode = WriteMode::kAuto;  // kAuto: as the environment says, else the faster way
+  int num_writers = 1;                // threads that write at the same time, one or more
+  WriteMode mode = WriteMode::kAuto;  // kAuto: the faster way
 };
 
 // Puts bytes into one open file, at any place and in any order, by the way that suits the file
@@ -58,6 +58,7 @@ class FileWriter {
   std::string path_;
   WriteOptions options_;
   WritePolicy policy_;
+  uint64_t staging_nbytes_;         // of each buffer
   std::atomic<bool> takes_direct_;  // until the file system refuses one
   std::atomic<uint64_t> buffered_nbytes_{0};
   std::atomic<uint64_t> direct_nbytes_{0};

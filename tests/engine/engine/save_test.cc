@@ -29,6 +29,17 @@ TEST_CASE_FIXTURE(SaveFixture, "a save's stats count what was written") {
   }
 }
 
+TEST_CASE_FIXTURE(SaveFixture, "a small checkpoint is one write whatever it is made of") {
+  parameters.add_random(1000);
+  for (const SharedCipher& cipher : {SharedCipher(), cipher_of({CipherMode::kAesGcm, 32})}) {
+    Save save(parameters, {cipher, true, default_block_bytes(cipher != nullptr, 2), 2});
+    MemorySink sink(save.file_nbytes());
+    save.run(sink);
+    CHECK(sink.writes() == 1);
+    CHECK(sink.written_once());
+  }
+}
+
 TEST_CASE_FIXTURE(SaveFixture, "every block but the last has the same place in the file") {
   for (const test::CipherKind& kind : test::every_mode()) {
     CAPTURE(kind.label());

@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -200,6 +201,16 @@ TEST_CASE_FIXTURE(Fixture, "the target or a folder or a symlink is no retired fi
   old = folder.path("link");
   CHECK(save("new") == "open: Too many levels of symbolic links");
   CHECK(folder.names() == Names{"folder", "link", "new.ckpt", "old.ckpt"});
+}
+
+TEST_CASE_FIXTURE(Fixture, "a wrong MINDCKPT_WRITE is told before a retired file is taken") {
+  const char* const set = ::getenv("MINDCKPT_WRITE");
+  const std::string before = set == nullptr ? "" : set;
+  ::setenv("MINDCKPT_WRITE", "fast", 1);
+  const Error error = error_of([&] { AtomicFile(path, 3, options()); });
+  ::setenv("MINDCKPT_WRITE", before.c_str(), 1);
+  CHECK(error.kind() == ErrorKind::kInvalidArgument);
+  CHECK(folder.names() == Names{"old.ckpt"});
 }
 
 TEST_CASE_FIXTURE(Fixture, "a full disk with a retired file leaves the target and nothing else") {

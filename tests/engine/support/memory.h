@@ -42,6 +42,7 @@ class MemorySink final : public Sink {
 
   void write_at(uint64_t offset, std::span<const ByteView> pieces) override {
     const std::lock_guard lock(mutex_);
+    ++writes_;
     for (const ByteView piece : pieces) {
       if (offset > bytes_.size() || piece.size() > bytes_.size() - offset) {
         outside_ = true;
@@ -58,6 +59,7 @@ class MemorySink final : public Sink {
   }
 
   const Bytes& bytes() const { return bytes_; }
+  int writes() const { return writes_; }
   int commits() const { return commits_; }  // those after one sync
   // Whether every byte was written, none twice, and nothing beyond.
   bool written_once() const {
@@ -69,6 +71,7 @@ class MemorySink final : public Sink {
   Bytes bytes_;
   std::vector<int> times_written_;
   bool outside_ = false;
+  int writes_ = 0;
   int syncs_ = 0;
   int commits_ = 0;
 };
