@@ -119,6 +119,9 @@ class SaveStats(TypedDict):
     blocks: int
     num_threads: int
     durable: bool  # synced to storage before it was published
+    write_way: str  # 'buffered' or 'direct': the way that most bytes went
+    reused: bool  # a retired file's blocks were written over
+    reuse_reason: str  # why not, where there was one
     snapshot: str  # 'none', 'host', 'device' or 'lazy'
     snapshot_reason: str  # why this one, where it was picked
     seconds: float  # the whole save, wall clock
@@ -203,6 +206,7 @@ def prepare_save(
     snapshot: str,
     stream: int | None,
     trace: bool,
+    reuse: str | None = None,
 ) -> Job:
     """Plan a file, for a job that is yet to be started.
 
@@ -215,6 +219,7 @@ def prepare_save(
         durable: Whether to sync before and after the file takes its name.
         key: None for a plain file.
         mode: 'AES-GCM', 'AES-CBC' or 'SM4-CBC'; looked at with a key only.
+        reuse: A file that is given up, to be written over where nobody can notice; None for none.
         num_threads: 0 picks.
         block_bytes: At most 64 MiB; 0 picks.
         snapshot: 'none' and 'lazy' copy nothing: the arrays must not change until they are staged.

@@ -14,7 +14,7 @@ from mindckpt.device import raw_stream
 from mindckpt.errors import CheckpointError
 from mindckpt.frameworks import destinations
 from mindckpt.job import SaveJob, running_saves
-from mindckpt.paths import check_file, path_to_load, path_to_save
+from mindckpt.paths import check_file, path_to_load, path_to_reuse, path_to_save
 from mindckpt.progress import Progress, progress_function
 from mindckpt.records import (
     ParameterDict,
@@ -44,6 +44,7 @@ class SaveOptions(TypedDict, total=False):
 
     crc_check: bool
     durable: bool
+    reuse: str | os.PathLike[str] | None
     num_threads: int | None
     block_bytes: int | None
     progress: Progress | None
@@ -123,6 +124,13 @@ def save_checkpoint(
             - durable (bool): Whether to sync to storage before the file appears. False is faster,
               and a crash of the machine may lose the file, and the one that it replaced. Default:
               True.
+            - reuse: The path of an older checkpoint that you would delete now, as a rotation does. It
+              is given up: gone once this save has ended well, whatever it looked like. Where that
+              can't be noticed (it is a file of yours, without other hard links, in the same file
+              system, and nobody has it open or mapped), a durable save writes over its blocks,
+              which is faster than to have new ones allocated; from that moment on it is gone even
+              if the save fails. Else it is removed at the end; `SaveJob.result` says why. Default:
+              None.
             - num_threads (int): How many threads work, 1 to 1024. Default: None, as many as pay
               off.
             - block_bytes (int): Bytes of the pieces that are worked on, and encrypted, one by one:
@@ -163,9 +171,9 @@ def save_checkpoint(
             type or can't be saved (elements that are objects or strings, a device that can't be
             used); or an unknown keyword.
         ValueError: A wrong length of `enc_key`, an unknown `enc_mode` (with a key), a name that is
-            not Unicode, an int out of range, or a keyword out of range; or, with a tensor on a
-            device, MINDCKPT_STAGING_BYTES in the environment. None of these, nor a TypeError,
-            leaves a trace.
+            not Unicode, an int out of range, a keyword out of range, or a `reuse` that is the file
+            to be saved or no regular file; or, with a tensor on a device, MINDCKPT_STAGING_BYTES in
+            the environment. None of these, nor a TypeError, leaves a trace.
         OSError: The file system said no: no such folder, a directory in place of the file, no
             permission, no space. With errno and filename. Also for an earlier asynchronous save, if
             nobody has asked its job.
@@ -214,6 +222,7 @@ def save_checkpoint(
     choice = checked_choice(choice_func)
     crc = _check_bool("crc_check", options.pop("crc_check", False))
     durable = _check_bool("durable", options.pop("durable", True))
+    reuse = options.pop("reuse", None)
     num_threads = _number("num_threads", options.pop("num_threads", None), 1, _MAX_THREADS)
     block_bytes = _number(
         "block_bytes", options.pop("block_bytes", None), _MIN_BLOCK_BYTES, _MAX_BLOCK_BYTES
@@ -231,6 +240,7 @@ def save_checkpoint(
         options.pop(ignored, None)
     _check_no_more("save_checkpoint", options)
     path = path_to_save(ckpt_file_name)
+    retired = None if reuse is None else path_to_reuse(reuse, path)
 
     running_saves.raise_untold()
     job = _core.prepare_save(
@@ -246,6 +256,7 @@ def save_checkpoint(
         snapshot=snapshot,
         stream=handle,
         trace=trace,
+        reuse=retired,
     )
     save = SaveJob(job, path, is_async, progress)
     if is_async:

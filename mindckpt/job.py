@@ -223,12 +223,14 @@ class SaveJob:
 
         Returns:
             dict. `path`; `nbytes` (of the file), `payload_nbytes` (of tensor data), `records`,
-            `blocks`, `num_threads`, `durable` (synced to storage); `snapshot` ('none', 'host',
-            'device', 'lazy') and `snapshot_reason` (why, where it was picked); wall-clock
-            `seconds`, of which `snapshot_seconds` for the snapshot (before save_checkpoint
-            returned, of a lazy one after) and `publish_seconds` for sync and rename;
-            `staged_seconds`, `written_seconds` and `durable_seconds` from the call to each state
-            (0 when not durable); and, summed over the threads, `copy_seconds` (waiting for
+            `blocks`, `num_threads`, `durable` (synced to storage); `write_way` ('buffered' through
+            the page cache, or 'direct' past it: how most bytes got into the file), `reused` (a
+            retired file's blocks were written over) and `reuse_reason` (why not, where there was
+            one); `snapshot` ('none', 'host', 'device', 'lazy') and `snapshot_reason` (why, where it
+            was picked); wall-clock `seconds`, of which `snapshot_seconds` for the snapshot (before
+            save_checkpoint returned, of a lazy one after) and `publish_seconds` for sync and
+            rename; `staged_seconds`, `written_seconds` and `durable_seconds` from the call to each
+            state (0 when not durable); and, summed over the threads, `copy_seconds` (waiting for
             devices), `fill_seconds`, `checksum_seconds`, `seal_seconds`, `write_seconds`.
 
         Raises:

@@ -41,6 +41,25 @@ def path_to_save(ckpt_file_name: object) -> str:
     return path
 
 
+def path_to_reuse(reuse: object, path: str) -> str:
+    """The retired file that a save to `path` may write over: with `.ckpt`, links not followed.
+
+    Raises:
+        TypeError: It is not a str or os.PathLike[str].
+        ValueError: It is `path`, there but not a regular file, or contains a NUL character.
+    """
+    name = _file_name(reuse, "reuse")
+    if not name.endswith(SUFFIX):
+        name = f"{name}.{SUFFIX}"
+    # Of a link only its own name is known to be retired.
+    found = os.path.join(os.path.realpath(os.path.dirname(name)), os.path.basename(name))
+    if found == path:
+        raise ValueError(f"reuse is the file that is saved to: {name!r}")
+    if os.path.lexists(found) and not stat.S_ISREG(os.lstat(found).st_mode):
+        raise ValueError(f"reuse is not a regular file: {name!r}")
+    return found
+
+
 def path_to_load(ckpt_file_name: object) -> str:
     """The file to read, symbolic links followed. It need not be there yet.
 
@@ -67,14 +86,14 @@ def check_file(path: str, ckpt_file_name: str | os.PathLike[str]) -> None:
         raise ValueError(f"ckpt_file_name {os.fspath(ckpt_file_name)!r} is {kind}")
 
 
-def _file_name(ckpt_file_name: object) -> str:
+def _file_name(ckpt_file_name: object, argument: str = "ckpt_file_name") -> str:
     name = ckpt_file_name
     if isinstance(name, os.PathLike):
         name = os.fspath(name)
     if not isinstance(name, str):
         raise TypeError(
-            f"ckpt_file_name must be a str or os.PathLike[str], got {type_name(ckpt_file_name)}"
+            f"{argument} must be a str or os.PathLike[str], got {type_name(ckpt_file_name)}"
         )
     if "\0" in name:
-        raise ValueError("ckpt_file_name contains a NUL character")
+        raise ValueError(f"{argument} contains a NUL character")
     return name

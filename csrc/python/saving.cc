@@ -33,7 +33,8 @@ py::dict stats_dict(const std::string& path, const SaveStats& stats) {
       "durable_seconds"_a = stats.durable_seconds, "copy_seconds"_a = stats.copy_seconds,
       "fill_seconds"_a = stats.fill_seconds, "checksum_seconds"_a = stats.checksum_seconds,
       "seal_seconds"_a = stats.seal_seconds, "write_seconds"_a = stats.write_seconds,
-      "publish_seconds"_a = stats.publish_seconds);
+      "publish_seconds"_a = stats.publish_seconds, "write_way"_a = stats.write_way,
+      "reused"_a = stats.reused, "reuse_reason"_a = stats.reuse_reason);
 }
 
 SaveState parse_state(const std::string& name) {
@@ -152,13 +153,14 @@ std::unique_ptr<PyJob> prepare_save(const py::sequence& records, const py::funct
                                     const std::optional<py::bytes>& key, const std::string& mode,
                                     int num_threads, uint64_t block_bytes,
                                     const std::string& snapshot, std::optional<uintptr_t> stream,
-                                    bool trace) {
+                                    bool trace, const std::optional<py::str>& reuse) {
   if (num_threads < 0) throw py::value_error("num_threads must not be negative");
   if (block_bytes > kMaxBlockBytes) throw py::value_error("block_bytes must be at most 64 MiB");
   SaveRequest request;
   request.path = file_system_path(path);
   request.crc = crc;
   request.durable = durable;
+  if (reuse) request.reuse = file_system_path(*reuse);
   request.cipher = make_cipher(key, mode);
   request.num_threads = num_threads;
   request.block_bytes = block_bytes;
@@ -207,7 +209,7 @@ void bind_saving(py::module_& module) {
       .def("result", &PyJob::result);
   module.def("prepare_save", &prepare_save, "records"_a, "resolve"_a, "path"_a, py::kw_only(),
              "crc"_a, "durable"_a, "key"_a.none(true), "mode"_a, "num_threads"_a, "block_bytes"_a,
-             "snapshot"_a, "stream"_a.none(true), "trace"_a);
+             "snapshot"_a, "stream"_a.none(true), "trace"_a, "reuse"_a.none(true) = py::none());
 }
 
 }  // namespace mindckpt
