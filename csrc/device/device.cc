@@ -21,8 +21,6 @@ namespace {
 // registered at once, so DeviceStream::copy splits there what crosses them.
 constexpr size_t kPieceBytes = size_t{1} << 30;
 
-constexpr size_t kHugePageBytes = size_t{2} << 20;
-
 uintptr_t address_of(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer); }
 
 size_t nbytes_to_bound(const void* pointer) {

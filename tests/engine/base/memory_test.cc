@@ -1,16 +1,17 @@
 #include "base/memory.h"
 
 #include <doctest/doctest.h>
+#include <sys/mman.h>
 
 #include <cstdint>
 #include <cstring>
 #include <limits>
 #include <new>
+#include <utility>
+#include <vector>
 
 namespace mindckpt {
 namespace {
-
-constexpr size_t kHugePageBytes = size_t{2} << 20;
 
 bool is_aligned(const Buffer& buffer, size_t alignment) {
   return reinterpret_cast<uintptr_t>(buffer.data()) % alignment == 0;
@@ -54,8 +55,66 @@ TEST_CASE("reserve keeps the memory that suffices and takes more when it does no
   CHECK(buffer.size() == 101);
 }
 
+// Whether all of the pages belong to this process, by the kernel's word.
+bool is_mapped(std::byte* data, size_t nbytes) {
+  std::vector<unsigned char> resident(nbytes / kPageBytes);
+  return ::mincore(data, nbytes, resident.data()) == 0;
+}
+
+TEST_CASE("pages begin on a huge page, are whole, and are 0") {
+  for (const size_t nbytes : {size_t{1}, kPageBytes, kHugePageBytes, 2 * kHugePageBytes + 1}) {
+    CAPTURE(nbytes);
+    const Pages pages(nbytes);
+    CHECK(reinterpret_cast<uintptr_t>(pages.data()) % kHugePageBytes == 0);
+    CHECK(pages.size() == round_up_to_pages(nbytes));
+    CHECK(pages.data()[0] == std::byte{0});
+    CHECK(pages.data()[pages.size() - 1] == std::byte{0});
+  }
+  CHECK(Pages(0).data() == nullptr);
+}
+
+TEST_CASE("pages that were taken off go back by themselves, in any order") {
+  Pages rest(3 * kHugePageBytes);
+  std::byte* const begin = rest.data();
+  Pages first = rest.take_front(kHugePageBytes + 1);
+  Pages second = rest.take_front(kPageBytes);
+  CHECK(first.data() == begin);
+  CHECK(first.size() == kHugePageBytes + kPageBytes);
+  CHECK(second.data() == begin + first.size());
+  CHECK(rest.data() == second.data() + kPageBytes);
+  CHECK(rest.size() == 3 * kHugePageBytes - first.size() - second.size());
+  std::memset(begin, 0x5A, 3 * kHugePageBytes);
+
+  const std::pair<std::byte*, size_t> gone{second.data(), second.size()};
+  {
+    const Pages dying = std::move(second);
+  }
+  CHECK_FALSE(is_mapped(gone.first, gone.second));
+  CHECK(is_mapped(first.data(), first.size()));
+  CHECK(is_mapped(rest.data(), rest.size()));
+  CHECK(first.data()[first.size() - 1] == std::byte{0x5A});
+  CHECK(rest.data()[0] == std::byte{0x5A});
+
+  const size_t left = rest.size();
+  const Pages last = rest.take_front(left);
+  CHECK(rest.size() == 0);
+  CHECK(rest.data() == nullptr);
+  CHECK_THROWS(rest.take_front(1));
+}
+
+TEST_CASE("a buffer's pages go back to the system with it") {
+  std::byte* data = nullptr;
+  {
+    const Buffer buffer(4 * kHugePageBytes);
+    data = buffer.data();
+    CHECK(is_mapped(data, 4 * kHugePageBytes));
+  }
+  CHECK_FALSE(is_mapped(data, 4 * kHugePageBytes));
+}
+
 TEST_CASE("more memory than the machine has is std::bad_alloc") {
   CHECK_THROWS_AS(Buffer(std::numeric_limits<size_t>::max() / 4), std::bad_alloc);
+  CHECK_THROWS_AS(Pages(std::numeric_limits<size_t>::max()), std::bad_alloc);
 }
 
 }  // namespace
