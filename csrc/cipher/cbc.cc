@@ -67,8 +67,18 @@ class CbcCipher final : public Cipher {
   }
 
   uint64_t open(const FrameHeader& header, ByteView ciphertext, ByteSpan plain) const override {
-    cbc_->decrypt(header.iv, ciphertext, plain);
-    return ciphertext.size() - checked_padding(plain.first(ciphertext.size()));
+    // The last cipher block first, and aside: it has the padding, which is not to be written, and
+    // is chained from what may be overwritten.
+    const size_t whole = ciphertext.size() - kCipherBlockBytes;
+    std::array<std::byte, kCipherBlockBytes> last;
+    decrypt_last(header, ciphertext, last);
+    const size_t in_last = kCipherBlockBytes - checked_padding(last);
+    if (plain.size() < whole + in_last) {
+      throw Error(ErrorKind::kDecryption, "a block changed while it was read");
+    }
+    cbc_->decrypt(header.iv, ciphertext.first(whole), plain);
+    std::copy_n(last.begin(), in_last, plain.begin() + static_cast<ptrdiff_t>(whole));
+    return whole + in_last;
   }
 
   void peek(const FrameHeader& header, uint64_t offset, ByteView ciphertext,
@@ -86,10 +96,8 @@ class CbcCipher final : public Cipher {
     return std::min<uint64_t>(2 * kCipherBlockBytes, header.ciphertext_nbytes);
   }
   uint64_t plain_nbytes(const FrameHeader& header, ByteView tail) const override {
-    Iv previous = header.iv;
-    if (tail.size() > kCipherBlockBytes) std::memcpy(previous.data(), tail.data(), kIvBytes);
     std::array<std::byte, kCipherBlockBytes> last;
-    cbc_->decrypt(previous, tail.last(kCipherBlockBytes), last);
+    decrypt_last(header, tail, last);
     return header.ciphertext_nbytes - checked_padding(last);
   }
 
@@ -122,6 +130,15 @@ class CbcCipher final : public Cipher {
       message.plain = message.ciphertext = last;
     }
     cbc_->encrypt_all(messages);
+  }
+
+  // The last cipher block of a ciphertext, or of its end.
+  void decrypt_last(const FrameHeader& header, ByteView ciphertext, ByteSpan last) const {
+    Iv previous = header.iv;
+    if (ciphertext.size() > kCipherBlockBytes) {
+      std::memcpy(previous.data(), ciphertext.last(2 * kCipherBlockBytes).data(), kIvBytes);
+    }
+    cbc_->decrypt(previous, ciphertext.last(kCipherBlockBytes), last);
   }
 
   static size_t checked_padding(ByteView plain) {

@@ -48,8 +48,9 @@ class Cipher {
     return mode_ == CipherMode::kAesCbc ? 16 : 32;
   }
 
-  // Decrypts a block, possibly in place; `plain` has room for the ciphertext's length. Returns the
-  // plaintext's length. Throws Error(kDecryption): the tag or the padding is wrong.
+  // Decrypts a block, possibly in place, and writes nothing behind the plaintext, whose length is
+  // returned: at most plain.size(). Throws Error(kDecryption): the tag or the padding is wrong, or
+  // the plaintext is longer than that.
   virtual uint64_t open(const FrameHeader& header, ByteView ciphertext, ByteSpan plain) const = 0;
 
   // Decrypts part of a block without checking it: plain.size() bytes at `offset`, both multiples of

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <string>
 
+#include "base/error.h"
 #include "cipher/iv.h"
 #include "cipher/modes.h"
 #include "cipher/openssl.h"
@@ -51,6 +52,9 @@ class GcmCipher final : public Cipher {
   }
 
   uint64_t open(const FrameHeader& header, ByteView ciphertext, ByteSpan plain) const override {
+    if (plain.size() < ciphertext.size()) {
+      throw Error(ErrorKind::kDecryption, "a block changed while it was read");
+    }
     const EvpContext context = start(gcm_, header.iv, 0);
     update(context, ciphertext, plain);
     std::array<std::byte, kTagBytes> tag = header.tag;

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/workers.h"
 
 namespace mindckpt {
 
@@ -21,39 +22,123 @@ namespace {
 
 }  // namespace
 
+// One read has a frame's tail and the next one's header: they lie together.
+constexpr size_t kMaxTailBytes = 2 * kCipherBlockBytes;
+
 SealedSource::SealedSource(const Source& file, const Cipher& cipher)
     : file_(file), cipher_(cipher) {
-  const size_t header_nbytes = frame_header_nbytes(cipher.mode());
-  uint64_t at = 0;
-  while (at < file.nbytes()) {
+  while (end_of_frames().in_file < file.nbytes()) {
+    const Start start = end_of_frames();
     try {
-      const auto require = [&](uint64_t nbytes) {
-        if (file.nbytes() - at < nbytes) {
-          throw Error(ErrorKind::kFormat, "the file ends inside an encrypted block");
-        }
-      };
-      require(header_nbytes);
-      std::array<std::byte, kMaxFrameHeaderBytes> bytes;
-      file.read_at(at, ByteSpan(bytes).first(header_nbytes));
-      const FrameHeader header =
-          decode_frame_header(ByteView(bytes).first(header_nbytes), cipher.mode());
-      require(header_nbytes + header.ciphertext_nbytes);
-      Frame frame{header, at + header_nbytes, nbytes_, 0};
-      std::array<std::byte, 2 * kCipherBlockBytes> tail;
-      const uint64_t tail_nbytes = cipher.tail_nbytes(header);
-      const ByteSpan end = ByteSpan(tail).first(tail_nbytes);
-      file.read_at(frame.ciphertext_begin + header.ciphertext_nbytes - tail_nbytes, end);
-      frame.plain_nbytes = cipher.plain_nbytes(header, end);
+      const Frame frame = read_frame(start, read_header(start.in_file));
       if (frames_.empty()) {
-        Buffer staging(header.ciphertext_nbytes);
+        Buffer staging(frame.header.ciphertext_nbytes);
         open(frame, staging.span());
       }
-      nbytes_ += frame.plain_nbytes;
-      at = frame.ciphertext_begin + header.ciphertext_nbytes;
       frames_.push_back(frame);
     } catch (const Error& error) {
-      rethrow_with_place(error, frames_.size(), at);
+      rethrow_with_place(error, frames_.size(), start.in_file);
     }
+    // All frames but the last one usually have one length.
+    if (frames_.size() == 1) find_equal_frames();
+  }
+  nbytes_ = end_of_frames().in_plain;
+}
+
+SealedSource::Start SealedSource::end_of_frames() const {
+  if (frames_.empty()) return {0, 0};
+  const Frame& last = frames_.back();
+  return {last.ciphertext_begin + last.header.ciphertext_nbytes,
+          last.plain_begin + last.plain_nbytes};
+}
+
+FrameHeader SealedSource::read_header(uint64_t at) const {
+  const size_t header_nbytes = frame_header_nbytes(cipher_.mode());
+  const auto require = [&](uint64_t nbytes) {
+    if (file_.nbytes() - at < nbytes) {
+      throw Error(ErrorKind::kFormat, "the file ends inside an encrypted block");
+    }
+  };
+  require(header_nbytes);
+  std::array<std::byte, kMaxFrameHeaderBytes> bytes;
+  const ByteSpan header_bytes = ByteSpan(bytes).first(header_nbytes);
+  file_.read_at(at, header_bytes);
+  const FrameHeader header = decode_frame_header(header_bytes, cipher_.mode());
+  require(header_nbytes + header.ciphertext_nbytes);
+  return header;
+}
+
+Frame SealedSource::read_frame(const Start& start, const FrameHeader& header) const {
+  std::array<std::byte, kMaxTailBytes> bytes;
+  const ByteSpan tail = ByteSpan(bytes).first(cipher_.tail_nbytes(header));
+  const uint64_t begin = start.in_file + frame_header_nbytes(cipher_.mode());
+  if (!tail.empty()) file_.read_at(begin + header.ciphertext_nbytes - tail.size(), tail);
+  return {header, begin, start.in_plain, cipher_.plain_nbytes(header, tail),
+          cipher_.number_of(header.iv)};
+}
+
+// Finds the frames behind the first one that are as long as it, on several threads, since it is
+// known where they would begin. What is found is what a walk from each to the next would find: it
+// ends before the first one that is otherwise in any way, which is left to the walk to speak of.
+void SealedSource::find_equal_frames() {
+  const Frame first = frames_.front();
+  const uint64_t header_nbytes = frame_header_nbytes(cipher_.mode());
+  const uint64_t tail_nbytes = cipher_.tail_nbytes(first.header);
+  const uint64_t frame_nbytes = header_nbytes + first.header.ciphertext_nbytes;
+  const uint64_t most = file_.nbytes() / frame_nbytes;  // the first one among them
+
+  const auto is_found = [&](ByteView header, ByteView tail, uint64_t i) {
+    const FrameHeader found = decode_frame_header(header, cipher_.mode());
+    if (found.ciphertext_nbytes != first.header.ciphertext_nbytes ||
+        cipher_.plain_nbytes(found, tail) != first.plain_nbytes) {
+      return false;
+    }
+    frames_[i] = {found, i * frame_nbytes + header_nbytes, i * first.plain_nbytes,
+                  first.plain_nbytes, cipher_.number_of(found.iv)};
+    return true;
+  };
+  // Returns how many of the frames [begin, end) there are, from the first on.
+  const auto find = [&](uint64_t begin, uint64_t end) -> uint64_t {
+    std::array<std::byte, kMaxTailBytes + kMaxFrameHeaderBytes> bytes;
+    const ByteSpan tail = ByteSpan(bytes).first(tail_nbytes);
+    const ByteSpan next_header = ByteSpan(bytes).subspan(tail_nbytes, header_nbytes);
+    std::array<std::byte, kMaxFrameHeaderBytes> header_bytes;
+    const ByteSpan header = ByteSpan(header_bytes).first(header_nbytes);
+    uint64_t i = begin;
+    try {
+      file_.read_at(i * frame_nbytes, header);
+      for (; i < end; ++i) {
+        const bool is_last = i + 1 == end;
+        file_.read_at((i + 1) * frame_nbytes - tail_nbytes,
+                      ByteSpan(bytes).first(tail_nbytes + (is_last ? 0 : header_nbytes)));
+        if (!is_found(header, tail, i)) break;
+        std::ranges::copy(next_header, header.begin());
+      }
+    } catch (const Error&) {
+    }
+    return i - begin;
+  };
+
+  constexpr uint64_t kFrames = 256;   // a thread's share
+  constexpr uint64_t kShares = 1024;  // found before memory is taken for more
+  const CancelFlag never{false};
+  while (frames_.size() < most) {
+    const uint64_t begin = frames_.size();
+    const uint64_t end = std::min(most, begin + kFrames * kShares);
+    const uint64_t shares = (end - begin + kFrames - 1) / kFrames;
+    std::vector<uint64_t> found(shares);
+    frames_.resize(end);
+    for_each_item(0, shares, default_num_threads(), never, [&](uint64_t share, int) {
+      const uint64_t from = begin + share * kFrames;
+      found[share] = find(from, std::min(end, from + kFrames));
+    });
+    uint64_t whole = begin;
+    for (const uint64_t count : found) {
+      whole += count;
+      if (count < kFrames) break;
+    }
+    frames_.resize(whole);
+    if (whole < end) return;
   }
 }
 
@@ -92,13 +177,18 @@ void SealedSource::read_at(uint64_t offset, ByteSpan out) const {
 }
 
 ByteView SealedSource::open(const Frame& frame, ByteSpan staging) const {
+  const ByteSpan plain = staging.first(frame.plain_nbytes);
+  open_into(frame, staging, plain);
+  return plain;
+}
+
+void SealedSource::open_into(const Frame& frame, ByteSpan staging, ByteSpan plain) const {
+  MINDCKPT_CHECK(plain.size() == frame.plain_nbytes);
   const ByteSpan ciphertext = staging.first(frame.header.ciphertext_nbytes);
   file_.read_at(frame.ciphertext_begin, ciphertext);
-  const uint64_t nbytes = cipher_.open(frame.header, ciphertext, ciphertext);
-  if (nbytes != frame.plain_nbytes) {
+  if (cipher_.open(frame.header, ciphertext, plain) != frame.plain_nbytes) {
     throw Error(ErrorKind::kDecryption, "a block changed while it was read");
   }
-  return ciphertext.first(nbytes);
 }
 
 }  // namespace mindckpt

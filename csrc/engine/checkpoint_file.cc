@@ -16,6 +16,10 @@ namespace mindckpt {
 namespace {
 
 constexpr uint64_t kReadBytes = uint64_t{4} << 20;
+// A block up to this size fits a worker's buffer; of larger ones, which are MindSpore's, one at a
+// time is opened aside, so that a load takes little memory beyond its result.
+constexpr uint64_t kLargeFrameBytes = uint64_t{4} << 20;
+constexpr uint64_t kPartBytes = uint64_t{1} << 20;
 // Reading over a gap costs less than another system call, up to about this size.
 constexpr uint64_t kMaxGapBytes = uint64_t{64} << 10;
 
@@ -29,11 +33,18 @@ struct Destination {
   uint64_t end() const noexcept { return begin + nbytes; }
 };
 
-// A stretch of the plaintext that is handled as one: a block of an encrypted file, else what suits.
+// A stretch of the plaintext that is handled as one: a block of an encrypted file, or a part of one
+// where nothing is lost by that, else what suits.
 struct Range {
   uint64_t begin;
   uint64_t end;
   const Frame* frame = nullptr;
+
+  uint64_t nbytes() const noexcept { return end - begin; }
+  bool is_whole_frame() const noexcept { return nbytes() == frame->plain_nbytes; }
+  uint64_t staging_nbytes() const noexcept {
+    return frame != nullptr && is_whole_frame() ? frame->header.ciphertext_nbytes : nbytes();
+  }
 };
 
 class Loader {
@@ -79,18 +90,25 @@ class Loader {
  private:
   void load_range(const Range& range, size_t item, int worker, Buffer& buffer,
                   const CancelFlag& cancel) {
-    const uint64_t nbytes =
-        sealed_ != nullptr ? range.frame->header.ciphertext_nbytes : range.end - range.begin;
+    if (const ByteSpan place = host_place(range); !place.empty()) {
+      return open_in_place(range, item, buffer, place);
+    }
+    const uint64_t nbytes = range.staging_nbytes();
     const bool in_staging = uploads_ != nullptr && nbytes <= uploads_->most_nbytes();
+    std::unique_lock<std::mutex> turn;
     ByteSpan staging;
     if (in_staging) {
       staging = uploads_->begin(worker, nbytes, cancel);
+    } else if (nbytes > kLargeFrameBytes) {
+      turn = std::unique_lock(large_mutex_);
+      large_.reserve(nbytes);
+      staging = large_.span();
     } else {
       buffer.reserve(nbytes);
       staging = buffer.span();
     }
     const ByteView bytes =
-        sealed_ != nullptr ? open_frame(range, item, staging) : read_range(range, item, staging);
+        sealed_ != nullptr ? open_range(range, item, staging) : read_range(range, item, staging);
     if (uploads_ == nullptr) return;
     for_each_destination(range,
                          [&](uint64_t begin, uint64_t part, std::byte* to, const Device* device) {
@@ -134,22 +152,64 @@ class Loader {
     std::vector<Range> ranges;
     auto header = index_.headers.begin();
     auto destination = destinations_.begin();
-    for (const Frame& frame : sealed_->frames()) {
-      const uint64_t begin = frame.plain_begin;
-      const uint64_t end = begin + frame.plain_nbytes;
+    const auto add = [&](const Frame& frame, uint64_t begin, uint64_t end) {
       while (header != index_.headers.end() && header->begin + header->nbytes <= begin) ++header;
       while (destination != destinations_.end() && destination->end() <= begin) ++destination;
       if (all || (header != index_.headers.end() && header->begin < end) ||
           (destination != destinations_.end() && destination->begin < end)) {
         ranges.push_back({begin, end, &frame});
       }
+    };
+    for (const Frame& frame : sealed_->frames()) {
+      uint64_t begin = frame.plain_begin;
+      const uint64_t end = begin + frame.plain_nbytes;
+      // Where a block's parts vouch for each other no more than blocks do, they are read alone.
+      const bool in_parts = !sealed_->authenticates() && frame.plain_nbytes > kLargeFrameBytes;
+      for (; in_parts && end - begin > kPartBytes; begin += kPartBytes) {
+        add(frame, begin, begin + kPartBytes);
+      }
+      add(frame, begin, end);
     }
     return ranges;
   }
 
-  // Returns the block's plaintext, in `staging`.
-  ByteView open_frame(const Range& range, size_t item, ByteSpan staging) {
-    const ByteView plain = sealed_->open(*range.frame, staging);
+  // Where an encrypted range goes as it is: all of it into one tensor in host memory.
+  ByteSpan host_place(const Range& range) const {
+    ByteSpan place;
+    if (range.frame == nullptr) return place;
+    for_each_destination(range,
+                         [&](uint64_t, uint64_t nbytes, std::byte* to, const Device* device) {
+                           const bool fits = nbytes == range.nbytes() && device == nullptr;
+                           if (fits) place = {to, nbytes};
+                         });
+    return place;
+  }
+
+  // No memory beside the tensor's is needed where the ciphertext is no longer than the plaintext.
+  void open_in_place(const Range& range, size_t item, Buffer& buffer, ByteSpan place) {
+    ByteSpan staging = place;
+    if (const uint64_t nbytes = range.staging_nbytes(); nbytes > place.size()) {
+      buffer.reserve(nbytes);
+      staging = buffer.span();
+    }
+    open_part(range, staging, place);
+    if (check_crc_) crcs_[item] = crc32_update(0, place);
+  }
+
+  // A part of a block is not checked: the padding, which is all there is, was when the block was
+  // found.
+  void open_part(const Range& range, ByteSpan staging, ByteSpan plain) const {
+    if (range.is_whole_frame()) {
+      sealed_->open_into(*range.frame, staging, plain);
+    } else {
+      sealed_->read_at(range.begin, plain);
+    }
+  }
+
+  // Returns the range's plaintext, in `staging`.
+  ByteView open_range(const Range& range, size_t item, ByteSpan staging) {
+    const ByteSpan plain = staging.first(range.nbytes());
+    open_part(range, staging, plain);
     for_each_destination(range,
                          [&](uint64_t begin, uint64_t nbytes, std::byte* to, const Device* device) {
                            if (device == nullptr)
@@ -240,6 +300,8 @@ class Loader {
   std::vector<const Device*> devices_;  // of the destinations; may repeat
   std::unique_ptr<Uploads> uploads_;    // nullptr: there are none
   std::vector<uint32_t> crcs_;          // one a range
+  std::mutex large_mutex_;
+  Buffer large_;  // for a block that is too large for a worker's buffer
 };
 
 }  // namespace
@@ -286,10 +348,7 @@ void CheckpointFile::read_sealed_index() {
 
 void CheckpointFile::check_seals() const {
   const std::vector<Frame>& frames = sealed_->frames();
-  std::vector<Iv> numbers;
-  numbers.reserve(frames.size());
-  for (const Frame& frame : frames) numbers.push_back(cipher_->number_of(frame.header.iv));
-  if (!index_.opening_seal && !index_.closing_seal) return check_no_run(std::move(numbers));
+  if (!index_.opening_seal && !index_.closing_seal) return check_no_run();
 
   const auto refuse = [](const char* what) {
     throw Error(ErrorKind::kDecryption,
@@ -302,7 +361,8 @@ void CheckpointFile::check_seals() const {
   if (seal.block_count != frames.size()) refuse("their number is another");
   if (seal.plain_nbytes != sealed_->nbytes()) refuse("their length is another");
   for (size_t i = 0; i < frames.size(); ++i) {
-    if (numbers[i] != cipher_->block_number(seal.iv_base, i)) refuse("their order is another");
+    if (frames[i].number != cipher_->block_number(seal.iv_base, i))
+      refuse("their order is another");
     // A block that is not opened could lend some of its length to another one, and shift all
     // between.
     const bool last = i + 1 == frames.size();
@@ -312,8 +372,11 @@ void CheckpointFile::check_seals() const {
 
 // MindSpore's IVs are random, and no two are near each other. Numbers that are, are what is left of
 // a sealed file.
-void CheckpointFile::check_no_run(std::vector<Iv> numbers) const {
+void CheckpointFile::check_no_run() const {
   constexpr uint64_t kNear = uint64_t{1} << 32;
+  std::vector<Iv> numbers;
+  numbers.reserve(sealed_->frames().size());
+  for (const Frame& frame : sealed_->frames()) numbers.push_back(frame.number);
   std::ranges::sort(numbers);  // as big-endian numbers
   for (size_t i = 1; i < numbers.size(); ++i) {
     if (numbers[i] < cipher_->block_number(numbers[i - 1], kNear)) {

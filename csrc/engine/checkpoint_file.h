@@ -56,7 +56,7 @@ class CheckpointFile {
  private:
   void read_sealed_index();
   void check_seals() const;
-  void check_no_run(std::vector<Iv> numbers) const;
+  void check_no_run() const;
 
   std::shared_ptr<const Cipher> cipher_;
   FileSource file_;

@@ -187,5 +187,100 @@ TEST_CASE("a read past the plaintext is a bug that is reported") {
   CHECK(error_of([&] { source.read_at(6, read); }).kind() == ErrorKind::kInternal);
 }
 
+// Where threads that look for equal frames begin and end, and beside it.
+constexpr size_t kOddPlaces[] = {1, 2, 255, 256, 257, 512, 599};
+
+void check_frames(const EncryptedFile& file, const std::vector<size_t>& sizes) {
+  const MemorySource bytes = file.source();
+  const SealedSource source(bytes, *file.cipher);
+  REQUIRE(source.frames().size() == sizes.size());
+  uint64_t in_plain = 0;
+  uint64_t in_file = 0;
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    CAPTURE(i);
+    const Frame& frame = source.frames()[i];
+    CHECK(frame.plain_begin == in_plain);
+    CHECK(frame.plain_nbytes == sizes[i]);
+    CHECK(frame.ciphertext_begin == in_file + frame_header_nbytes(file.cipher->mode()));
+    CHECK((frame.number == file.cipher->number_of(frame.header.iv)));
+    in_plain += sizes[i];
+    in_file += file.frames[i].size();
+  }
+  CHECK(source.nbytes() == in_plain);
+}
+
+TEST_CASE("hundreds of blocks are found, each by its header, wherever one has another length") {
+  for (const CipherKind& kind : test::every_mode()) {
+    CAPTURE(kind.label());
+    std::vector<size_t> sizes(600, 20);
+    check_frames(EncryptedFile(kind, sizes, 85), sizes);
+    for (const size_t odd : kOddPlaces) {
+      CAPTURE(odd);
+      // 25 and 20 bytes are ciphertexts of one length in CBC, not so 40 and 3.
+      for (const size_t nbytes : {size_t{25}, size_t{40}, size_t{3}}) {
+        sizes.assign(600, 20);
+        sizes[odd] = nbytes;
+        check_frames(EncryptedFile(kind, sizes, 86), sizes);
+      }
+    }
+  }
+}
+
+TEST_CASE("a bad header among hundreds of blocks is refused by its place") {
+  const CipherKind kind{CipherMode::kAesGcm, 16};
+  for (const size_t odd : kOddPlaces) {
+    CAPTURE(odd);
+    EncryptedFile file(kind, std::vector<size_t>(600, 20), 87);
+    const size_t frame_nbytes = file.frames[0].size();
+    file.frames[odd][0] ^= std::byte{1};
+    const MemorySource bytes = file.source();
+    const Error error = error_of([&] { const SealedSource source(bytes, *file.cipher); });
+    CHECK(error.kind() == ErrorKind::kDecryption);
+    const std::string place = "(block " + std::to_string(odd) + ", at byte " +
+                              std::to_string(odd * frame_nbytes) + " of the file)";
+    CHECK(test::message(error) == doctest::Contains(place.c_str()));
+  }
+}
+
+TEST_CASE("hundreds of blocks and a part of one end inside a block") {
+  for (const CipherKind& kind : test::every_mode()) {
+    CAPTURE(kind.label());
+    const EncryptedFile file(kind, std::vector<size_t>(600, 20), 88);
+    Bytes bytes = test::join(file.frames);
+    bytes.resize(bytes.size() - 1);
+    const MemorySource cut(bytes);
+    const Error error = error_of([&] { const SealedSource source(cut, *file.cipher); });
+    CHECK(error.kind() == ErrorKind::kFormat);
+    CHECK(test::message(error) == doctest::Contains("(block 599, "));
+  }
+}
+
+TEST_CASE("a block opens into exactly its place, and beside it nothing is written") {
+  for (const CipherKind& kind : test::every_mode()) {
+    CAPTURE(kind.label());
+    for (const size_t nbytes : {size_t{1}, size_t{15}, size_t{16}, size_t{17}, size_t{300}}) {
+      CAPTURE(nbytes);
+      const EncryptedFile file(kind, {nbytes}, 89);
+      const MemorySource bytes = file.source();
+      const SealedSource source(bytes, *file.cipher);
+      const Frame& frame = source.frames()[0];
+      Bytes staging(frame.header.ciphertext_nbytes);
+      Bytes around(nbytes + 64, std::byte{0x77});
+      const ByteSpan place = ByteSpan(around).subspan(32, nbytes);
+      source.open_into(frame, staging, place);
+      CHECK(test::same(place, file.plain));
+      CHECK(test::same(ByteView(around).first(32), Bytes(32, std::byte{0x77})));
+      CHECK(test::same(ByteView(around).last(32), Bytes(32, std::byte{0x77})));
+      // A shorter place is refused before it is written past.
+      const Bytes before = around;
+      CHECK(error_of([&] {
+              file.cipher->open(frame.header, ByteView(file.frames[0]).last(staging.size()),
+                                ByteSpan(around).first(nbytes - 1));
+            }).kind() == ErrorKind::kDecryption);
+      CHECK(test::same(around, before));
+    }
+  }
+}
+
 }  // namespace
 }  // namespace mindckpt

@@ -310,5 +310,25 @@ TEST_CASE_FIXTURE(SaveFixture, "an encrypted file without a key says which mode 
   }
 }
 
+// As MindSpore makes them, up to 64 MiB.
+TEST_CASE_FIXTURE(SaveFixture, "blocks too large for a worker's buffer read back in every mode") {
+  Parameters large(7);
+  large.add("a", "Int8", {3}).add("b", "Int8", {21'000'000}).add("c", "Int8", {1'000'001});
+  large.add("d", "Int8", {9'000'000});
+  for (const CipherKind& kind : test::every_mode()) {
+    CAPTURE(kind.label());
+    const SharedCipher cipher = cipher_of(kind);
+    test::write_file(path, saved(large, {cipher, true, uint64_t{6} << 20, 2}));
+    const CheckpointFile file(path, cipher);
+    for (const bool crc : {false, true}) {
+      CAPTURE(crc);
+      CHECK((read_entries(file, {0, 2}, crc) ==
+             std::vector{large.all()[0].payload, large.all()[2].payload}));
+      CHECK((read_entries(file, {1, 3}, crc, 3) ==
+             std::vector{large.all()[1].payload, large.all()[3].payload}));
+    }
+  }
+}
+
 }  // namespace
 }  // namespace mindckpt
