@@ -10,6 +10,7 @@ from mindckpt.device import (
     devices,
     load_device_plugin,
     release_staging,
+    set_snapshot_limit,
     set_staging_limit,
     staging_stats,
 )
@@ -73,6 +74,7 @@ __all__ = [
     "qint4x2",
     "release_staging",
     "save_checkpoint",
+    "set_snapshot_limit",
     "set_staging_limit",
     "staging_stats",
     "uint8",

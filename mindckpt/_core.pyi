@@ -21,14 +21,14 @@ class Backend(TypedDict):
     unusable: str  # why; '' where it is usable
 
 class Staging(TypedDict):
-    device: str
-    limit_nbytes: int  # of the staging pool
+    device: str  # 'cpu': snapshots of tensors in host memory, not pinned; it has no staging pool
+    limit_nbytes: int  # of the staging pool; of 'cpu', what of the snapshots is kept at most
     pinned_nbytes: int
     in_use_nbytes: int
     peak_in_use_nbytes: int
     leases: int  # buffers handed out so far
     waits: int  # of these, how many had to wait for room
-    snapshot_nbytes: int  # pinned for snapshots of whole checkpoints
+    snapshot_nbytes: int  # taken for snapshots of whole checkpoints, and kept
     kept_snapshot_nbytes: int  # of these, what is kept for the next one
 
 class DeviceArray:
@@ -101,6 +101,9 @@ def staging_stats() -> list[Staging]: ...
 def trim_staging() -> None: ...
 def set_staging_limit(nbytes: int) -> None:
     """Of each device's staging pool."""
+
+def set_snapshot_limit(nbytes: int) -> None:
+    """How much of the memory of host tensors' snapshots is kept for the next one."""
 
 # name, type string as stored ('Float32', 'str', ...), dims, and the payload: an ndarray of any
 # strides and byte order, whose elements are written in C order and little-endian, or a device's

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from mindckpt import _core
 from mindckpt.arrays import type_name
 from mindckpt.assign import assign, check_net
-from mindckpt.device import raw_stream
+from mindckpt.device import prepare_snapshots, raw_stream
 from mindckpt.errors import CheckpointError
 from mindckpt.frameworks import destinations
 from mindckpt.job import SaveJob, running_saves
@@ -241,6 +241,8 @@ def save_checkpoint(
     _check_no_more("save_checkpoint", options)
     path = path_to_save(ckpt_file_name)
     retired = None if reuse is None else path_to_reuse(reuse, path)
+    if is_async:
+        prepare_snapshots()
 
     running_saves.raise_untold()
     job = _core.prepare_save(

@@ -19,15 +19,19 @@ __all__ = [
     "devices",
     "load_device_plugin",
     "release_staging",
+    "set_snapshot_limit",
     "set_staging_limit",
     "staging_stats",
 ]
 
 _ENTRY_POINT_GROUP = "mindckpt.devices"
 _STAGING_VARIABLE = "MINDCKPT_STAGING_BYTES"
+_SNAPSHOT_VARIABLE = "MINDCKPT_SNAPSHOT_BYTES"
+_MOST_BYTES = 2**63 - 1
 
 _plugins_lock = threading.Lock()
 _plugins: dict[str, str] | None = None  # entry point -> why it is not usable, or ""
+_snapshots_prepared = False
 
 
 def devices() -> list[Backend]:
@@ -80,20 +84,63 @@ def load_device_plugin(path: str | os.PathLike[str]) -> str:
 
 
 def staging_stats() -> list[Staging]:
-    """The host memory that is pinned for each device that was used.
+    """The host memory that is pinned for each device that was used, and kept for snapshots.
 
     Returns:
         list of dict. `device`; of its staging pool `limit_nbytes`, `pinned_nbytes`,
         `in_use_nbytes`, `peak_in_use_nbytes`, `leases` (how many buffers were handed out) and
         `waits` (how many of them had to wait for room); and of whole snapshots `snapshot_nbytes`,
-        and of these `kept_snapshot_nbytes` (kept for the next save).
+        and of these `kept_snapshot_nbytes` (kept for the next save). The device 'cpu' is there once
+        tensors in host memory were saved with `async_save`: it has no pool, and its `limit_nbytes`
+        is that of `set_snapshot_limit`.
     """
     return _core.staging_stats()
 
 
 def release_staging() -> None:
-    """Unpin what no save or load uses at the moment. The next one pins it again."""
+    """Give back the memory that no save or load uses at the moment. The next one takes it anew."""
     _core.trim_staging()
+
+
+def set_snapshot_limit(nbytes: int) -> None:
+    """How much memory of finished asynchronous saves is kept for the snapshots of the next ones.
+
+    It is of snapshots of tensors in host memory: a snapshot that finds its memory there takes half
+    the time of one for which the system has to clear it first. What is kept still counts as
+    available memory, as the system takes it back by itself when memory runs short; forked processes
+    do not have it.
+
+    Args:
+        nbytes: Bytes, in all; 0 keeps nothing. At first half of the machine's memory, or what the
+            environment variable MINDCKPT_SNAPSHOT_BYTES says.
+
+    Raises:
+        TypeError: `nbytes` is not an int.
+        ValueError: It is negative.
+    """
+    if isinstance(nbytes, bool) or not isinstance(nbytes, int):
+        raise TypeError(f"nbytes must be an int, got {type_name(nbytes)}")
+    if nbytes < 0:
+        raise ValueError(f"nbytes must not be negative, got {nbytes}")
+    prepare_snapshots()  # which would set the environment's limit
+    _core.set_snapshot_limit(min(nbytes, _MOST_BYTES))
+
+
+def prepare_snapshots() -> None:
+    """Once, before the first asynchronous save: the environment's limit.
+
+    Raises:
+        ValueError: It is no number of bytes.
+    """
+    global _snapshots_prepared
+    if _snapshots_prepared:
+        return
+    limit = os.environ.get(_SNAPSHOT_VARIABLE)
+    if limit is not None:
+        if not limit.isdecimal():
+            raise ValueError(f"{_SNAPSHOT_VARIABLE} must be a number of bytes, got {limit!r}")
+        _core.set_snapshot_limit(min(int(limit), _MOST_BYTES))
+    _snapshots_prepared = True
 
 
 def set_staging_limit(nbytes: int) -> None:

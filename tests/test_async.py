@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import mindckpt
 from mindckpt import SaveJob, async_ckpt_thread_status, load_checkpoint, save_checkpoint
 from support import MODES, Array, assert_silent_about, run_python, start_python
 
@@ -677,3 +678,51 @@ def test_a_save_of_512_mib_takes_less_than_64_mib_of_memory(
     done = run_python(PEAK, tmp_path / "a.ckpt", cipher, layout, timeout=300)
     (tmp_path / "a.ckpt").unlink()
     assert int(done.stdout) < 64 << 20
+
+
+def host_snapshots() -> dict[str, int]:
+    """What staging_stats says of tensors in host memory."""
+    rows = [row for row in mindckpt.staging_stats() if row["device"] == "cpu"]
+    return {
+        key: rows[0][key] for key in ("snapshot_nbytes", "kept_snapshot_nbytes", "limit_nbytes")
+    }
+
+
+def test_the_snapshot_of_a_finished_save_is_kept_for_the_next_one(tmp_path: Path) -> None:
+    mindckpt.release_staging()
+    for step in range(3):
+        value = np.full(1_000_000, step, np.float32)
+        job = save_checkpoint({"w": value}, tmp_path / "a.ckpt", async_save=True)
+        value[:] = -1
+        job.result()
+        assert value_in(tmp_path / "a.ckpt") == step
+        stats = host_snapshots()
+        assert value.nbytes <= stats["kept_snapshot_nbytes"] < value.nbytes + 8192
+        assert stats["snapshot_nbytes"] == stats["kept_snapshot_nbytes"]
+    mindckpt.release_staging()
+    assert not [row for row in mindckpt.staging_stats() if row["device"] == "cpu"]
+
+
+def test_a_snapshot_limit_of_zero_keeps_nothing(tmp_path: Path) -> None:
+    code = """
+import os, sys
+os.environ["MINDCKPT_SNAPSHOT_BYTES"] = "0"
+import numpy as np, mindckpt
+def save():
+    mindckpt.save_checkpoint({"w": np.ones(1_000_000)}, sys.argv[1], async_save=True).result()
+    return [row["kept_snapshot_nbytes"] for row in mindckpt.staging_stats()]
+assert save() == [], "the environment's limit"
+mindckpt.set_snapshot_limit(1 << 30)
+assert save() >= [8_000_000]
+mindckpt.set_snapshot_limit(0)
+assert save() == []
+"""
+    run_python(code, tmp_path / "a.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("nbytes", "error"), [(-1, ValueError), (1.5, TypeError), (True, TypeError)]
+)
+def test_a_snapshot_limit_is_a_number_of_bytes(nbytes: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="nbytes"):
+        mindckpt.set_snapshot_limit(nbytes)

@@ -273,6 +273,7 @@ std::vector<DeviceStaging*> StagingPools::all() const {
 }
 
 void StagingPools::trim() {
+  host_snapshots_.trim();
   for (DeviceStaging* staging : all()) {
     staging->pool.trim();
     staging->snapshots.trim();

@@ -15,6 +15,7 @@
 #include "base/bytes.h"
 #include "base/workers.h"
 #include "device/device.h"
+#include "device/host_snapshot_memory.h"
 
 namespace mindckpt {
 
@@ -122,7 +123,7 @@ class SnapshotMemory {
   uint64_t pinned_nbytes_ = 0;
 };
 
-// All that is pinned in this process, device by device. Made when a device is first used.
+// All that is pinned for a device in this process. Made when the device is first used.
 class DeviceStaging {
  public:
   DeviceStaging(const Device& of_device, uint64_t limit_nbytes)
@@ -147,7 +148,9 @@ class StagingPools {
   // Throws Error(kUnavailable) for a device that was used before a fork.
   DeviceStaging& of(const Device& device);
   std::vector<DeviceStaging*> all() const;
-  void trim();
+  // For tensors that are on no device; not pinned.
+  HostSnapshotMemory& host_snapshots() noexcept { return host_snapshots_; }
+  void trim();                      // all of it
   void set_limit(uint64_t nbytes);  // of each device
 
  private:
@@ -160,6 +163,7 @@ class StagingPools {
 
   std::atomic<uint64_t> limit_nbytes_;
   mutable std::atomic<State*> state_;
+  HostSnapshotMemory host_snapshots_;
 };
 
 }  // namespace mindckpt

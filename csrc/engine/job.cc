@@ -84,7 +84,8 @@ void SaveJob::begin_snapshot() {
       request_.snapshot = SnapshotPolicy::kHost;
     }
   }
-  snapshot_ = std::make_unique<Snapshot>();
+  snapshot_ = std::make_unique<Snapshot>(
+      request_.staging != nullptr ? &request_.staging->host_snapshots() : nullptr);
   const auto start = Clock::now();
   // Device copies first: they run while the host's are made.
   switch (request_.snapshot) {

@@ -52,11 +52,12 @@ struct SaveRequest {
   uint64_t block_bytes = 0;              // 0: picks
   SnapshotPolicy snapshot = SnapshotPolicy::kNone;
   bool trace = false;
-  // For payloads in devices' memory: the streams that made them, each once, and what is pinned.
+  // For payloads in devices' memory: the streams that made them, each once.
   std::vector<Producer> producers;
   bool has_unknown_producer = false;  // some payload's stream is not among them
   // Devices with payloads that anything on them may be writing: all of it is waited for.
   std::vector<const Device*> synced_devices;
+  // What is pinned, which payloads in devices' memory need, and what snapshots are kept in.
   StagingPools* staging = nullptr;
 };
 

@@ -44,6 +44,7 @@ Snapshot::~Snapshot() {
   // Also when a copy failed: what is in the stream must have ended before its memory goes.
   for (const Part& part : parts_) part.lane->stream.drain();
   for (Part& part : parts_) part.lane->staging.snapshots.keep(std::move(part.on_host));
+  if (host_memory_ != nullptr) host_memory_->keep(std::move(host_));
 }
 
 void Snapshot::copy_host_payloads(FileImage& image, int num_threads) {
@@ -55,7 +56,7 @@ void Snapshot::copy_host_payloads(FileImage& image, int num_threads) {
   for (const TensorRef& tensor : image.tensors()) {
     if (is_callers(tensor)) total += align_up(tensor.nbytes);
   }
-  host_ = Buffer(total);
+  host_ = host_memory_ != nullptr ? host_memory_->take(total) : Pages(total);
   std::vector<HostLayout> sources;
   std::byte* to = host_.data();
   struct Copy {

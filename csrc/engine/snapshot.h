@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/memory.h"
+#include "device/host_snapshot_memory.h"
 #include "engine/copy_lanes.h"
 #include "engine/stats.h"
 #include "image/file_image.h"
@@ -19,7 +20,8 @@ namespace mindckpt {
 // streams, and no call waits for them; the lanes must outlive the snapshot.
 class Snapshot {
  public:
-  Snapshot() = default;
+  // Memory for what is in host memory is taken from `host_memory`, where there is one.
+  explicit Snapshot(HostSnapshotMemory* host_memory = nullptr) : host_memory_(host_memory) {}
   ~Snapshot();  // waits for the copies
   Snapshot(const Snapshot&) = delete;
   Snapshot& operator=(const Snapshot&) = delete;
@@ -80,7 +82,8 @@ class Snapshot {
   static size_t mark_of(const Part& part, const std::byte* last);
   static void wait_for_mark(const Part& part, size_t mark);
 
-  Buffer host_;
+  HostSnapshotMemory* const host_memory_;
+  Pages host_;
   std::vector<Part> parts_;
 };
 

@@ -54,6 +54,10 @@ py::list staging_stats() {
   std::vector<Row> rows;
   {
     const py::gil_scoped_release release;  // a pool may be pinning memory at the moment
+    const HostSnapshotMemory::Stats host = runtime().staging.host_snapshots().stats();
+    if (host.nbytes > 0) {
+      rows.push_back({"cpu", {host.limit_nbytes, 0, 0, 0, 0, 0}, host.nbytes, host.kept_nbytes});
+    }
     for (const DeviceStaging* staging : runtime().staging.all()) {
       rows.push_back({staging->device.name(), staging->pool.stats(),
                       staging->snapshots.pinned_nbytes(), staging->snapshots.kept_nbytes()});
@@ -102,6 +106,10 @@ void bind_devices(py::module_& module) {
       "trim_staging", [] { runtime().staging.trim(); }, py::call_guard<py::gil_scoped_release>());
   module.def(
       "set_staging_limit", [](uint64_t nbytes) { runtime().staging.set_limit(nbytes); }, "nbytes"_a,
+      py::call_guard<py::gil_scoped_release>());
+  module.def(
+      "set_snapshot_limit",
+      [](uint64_t nbytes) { runtime().staging.host_snapshots().set_limit(nbytes); }, "nbytes"_a,
       py::call_guard<py::gil_scoped_release>());
 }
 
