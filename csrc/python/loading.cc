@@ -17,6 +17,7 @@
 #include "engine/checkpoint_file.h"
 #include "image/element_type.h"
 #include "python/arguments.h"
+#include "python/array_memory.h"
 #include "python/bind.h"
 #include "python/device_array.h"
 #include "python/runtime.h"
@@ -50,43 +51,6 @@ void run_interruptibly(const Work& work) {
   }
   running.get();
 }
-
-// Hands out memory for arrays: large ones get a buffer of their own, small ones share.
-class ArrayMemory {
- public:
-  struct Place {
-    std::byte* data;
-    py::capsule owner;
-  };
-
-  Place take(size_t nbytes) {
-    if (nbytes >= kSharedBytes / 16) return own(nbytes);
-    const size_t rounded = (nbytes + kAlignment - 1) / kAlignment * kAlignment;
-    if (!shared_ || used_ + rounded > kSharedBytes) {
-      shared_ = own(kSharedBytes);
-      used_ = 0;
-    }
-    Place place{shared_->data + used_, shared_->owner};
-    used_ += rounded;
-    return place;
-  }
-
- private:
-  // One huge page: a kept small tensor keeps no more than this alive.
-  static constexpr size_t kSharedBytes = size_t{2} << 20;
-  static constexpr size_t kAlignment = 64;
-
-  static Place own(size_t nbytes) {
-    auto buffer = std::make_unique<Buffer>(nbytes);
-    std::byte* data = buffer->data();
-    py::capsule owner(buffer.get(), [](void* held) { delete static_cast<Buffer*>(held); });
-    buffer.release();
-    return {data, std::move(owner)};
-  }
-
-  std::optional<Place> shared_;
-  size_t used_ = 0;
-};
 
 const char* role_name(EntryRole role) {
   switch (role) {
@@ -128,7 +92,10 @@ class PyReader {
     if (num_threads < 0) throw py::value_error("num_threads must not be negative");
     if (num_threads == 0) num_threads = default_num_threads();
     check_indices(indices, dtypes.size());
-    ArrayMemory memory;
+    std::vector<uint64_t> sizes;
+    sizes.reserve(indices.size());
+    for (const size_t index : indices) sizes.push_back(file_->entries()[index].nbytes);
+    ArrayMemory memory(sizes);
     std::vector<Target> targets;
     targets.reserve(indices.size());
     py::list arrays(indices.size());
