@@ -32,7 +32,7 @@ TEST_CASE_FIXTURE(SaveFixture, "a save's stats count what was written") {
 TEST_CASE_FIXTURE(SaveFixture, "a small checkpoint is one write whatever it is made of") {
   parameters.add_random(1000);
   for (const SharedCipher& cipher : {SharedCipher(), cipher_of({CipherMode::kAesGcm, 32})}) {
-    Save save(parameters, {cipher, true, default_block_bytes(cipher != nullptr, 2), 2});
+    Save save(parameters, {cipher, true, default_block_bytes(cipher.get(), 2), 2});
     MemorySink sink(save.file_nbytes());
     save.run(sink);
     CHECK(sink.writes() == 1);
