@@ -305,4 +305,4 @@ def to_dlpack(array: DeviceArray, shape: Sequence[int], type: str) -> object:
     """A DLPack capsule over a device's memory; BufferError for a type that DLPack has not."""
 
 def sm4_provider() -> str:
-    """'openssl', 'gmssl' (the GmSSL library, found at run time), or '' where there is no SM4."""
+    """Whose SM4 is used: 'lanes' (ours), 'openssl', 'gmssl' (its library), or '' for nobody's."""

@@ -133,8 +133,9 @@ def save_checkpoint(
               None.
             - num_threads (int): How many threads work, 1 to 1024. Default: None, as many as pay
               off.
-            - block_bytes (int): Bytes of the pieces that are worked on, and encrypted, one by one:
-              1 KiB to 64 MiB. Default: None, a good size.
+            - block_bytes (int): Most bytes of the pieces that are worked on one by one: 1 KiB to
+              64 MiB. AES-GCM encrypts each by itself, CBC in smaller parts, several of them side by
+              side. Default: None, a good size.
             - progress: A function of (bytes written, bytes in all), or a bar with `update(n)` like
               tqdm's, whose `total` is set. It is called in this thread, ten times a second and at
               the end (with `async_save` in `wait()` and `result()` of the job). An exception from

@@ -279,6 +279,7 @@ def main() -> None:
     interpreter = Interpreter.describe(sys.executable)
     needs = system_packages.missing(tests="test" in extras, lint="lint" in extras)
     system_packages.install(interpreter.missing() + needs)
+    system_packages.install_wanted()
     environment = Environment(ROOT / ".venv", interpreter)
     environment.create()
     environment.install_project(extras)

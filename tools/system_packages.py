@@ -7,7 +7,9 @@ to install.
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -79,6 +81,22 @@ def missing(*, tests: bool = False, lint: bool = False) -> list[Need]:
         if not any((root / header).is_file() for root in _include_dirs()):
             needs.append(Need(f"{what} headers ({header})", (package,)))
     return needs
+
+
+def wanted() -> list[Need]:
+    """What makes the program faster where the system has it; it does without as well."""
+    if platform.machine() != "x86_64" or _has_library("libisal.so.2"):
+        return []
+    return [Need("ISA-L's library (libisal.so.2), for faster CRC-32", ("libisal2",))]
+
+
+def install_wanted() -> None:
+    """Installs what `wanted` names, if that can be done; says so where it can't."""
+    for need in wanted():
+        try:
+            install([need])
+        except SetupError as error:
+            print(f"goes on without {need.what}: {error}", flush=True)
 
 
 def install(needs: Sequence[Need]) -> None:
@@ -157,6 +175,15 @@ def _include_dirs() -> list[Path]:
         prefixes = os.environ.get(variable, "").split(":")
         roots += [Path(prefix, "include") for prefix in prefixes if prefix]
     return roots
+
+
+def _has_library(name: str) -> bool:
+    """Whether the system's loader finds a shared library."""
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        return False
+    return True
 
 
 def _output(command: Sequence[str]) -> str:
