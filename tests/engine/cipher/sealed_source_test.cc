@@ -247,7 +247,7 @@ TEST_CASE("hundreds of blocks and a part of one end inside a block") {
     CAPTURE(kind.label());
     const EncryptedFile file(kind, std::vector<size_t>(600, 20), 88);
     Bytes bytes = test::join(file.frames);
-    bytes.resize(bytes.size() - 1);
+    bytes.pop_back();
     const MemorySource cut(bytes);
     const Error error = error_of([&] { const SealedSource source(cut, *file.cipher); });
     CHECK(error.kind() == ErrorKind::kFormat);
