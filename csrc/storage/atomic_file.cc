@@ -109,6 +109,7 @@ AtomicFile::AtomicFile(const std::string& target, uint64_t nbytes, const Options
     }
     reuses_ = fd.is_open();
   }
+  writing.over_old_blocks = reuses_;
   if (!reuses_) fd = open_temporary(prefix);
   try {
     reserve(fd.get(), nbytes, target_);

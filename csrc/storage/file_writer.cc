@@ -90,15 +90,16 @@ bool suits_direct(int fd) {
   return status.f_type == EXT4_SUPER_MAGIC || status.f_type == XFS_SUPER_MAGIC;
 }
 
-// Synced to storage, direct writes spare a copy and the wait for the page cache's write-back. With
-// one writer only, the write-back is what makes copying and storage work at the same time.
+// Into blocks that are there already, direct writes are nearly twice as fast as the page cache's
+// write-back; into new ones they are not. With one writer only, the write-back is what makes
+// copying and storage work at the same time.
 WritePolicy::Start start_of(const WriteOptions& options, int fd, uint64_t nbytes) {
   if (options.mode == WriteMode::kDirect) return WritePolicy::Start::kDirect;
   if (options.mode == WriteMode::kBuffered || nbytes < kLeastDirectFile || !suits_direct(fd)) {
     return WritePolicy::Start::kBuffered;
   }
-  if (!options.durable) return WritePolicy::Start::kMeasured;
-  return options.num_writers > 1 ? WritePolicy::Start::kDirect : WritePolicy::Start::kBuffered;
+  return options.over_old_blocks && options.num_writers > 1 ? WritePolicy::Start::kDirect
+                                                            : WritePolicy::Start::kMeasured;
 }
 
 }  // namespace

@@ -18,6 +18,7 @@ struct WriteOptions {
   bool durable = false;               // the bytes will be synced: write-back starts at once
   int num_writers = 1;                // threads that write at the same time, one or more
   WriteMode mode = WriteMode::kAuto;  // kAuto: the faster way
+  bool over_old_blocks = false;       // the file has most of its blocks already
 };
 
 // Puts bytes into one open file, at any place and in any order, by the way that suits the file
