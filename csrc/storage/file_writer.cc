@@ -27,6 +27,9 @@ double seconds_since(Clock::time_point start) {
 constexpr uint64_t kMostStagingBytes = uint64_t{4} << 20;
 // Of all writers: the rest of a save's memory is the engine's.
 constexpr uint64_t kAllStagingBytes = uint64_t{16} << 20;
+// The C library copies more than about this at once past the caches; what is written next had better
+// be in them.
+constexpr size_t kCachedCopyBytes = size_t{128} << 10;
 // Copying less than this first does not pay.
 constexpr uint64_t kLeastStagedBytes = uint64_t{512} << 10;
 // The kernel's copy runs at full speed where source and file agree on their place in this.
@@ -75,9 +78,13 @@ class PieceReader {
 // Copies `pieces` together to the front of `out`.
 ByteView gather(std::span<const ByteView> pieces, ByteSpan out) {
   size_t nbytes = 0;
-  for (const ByteView piece : pieces) {
-    std::memcpy(out.data() + nbytes, piece.data(), piece.size());
-    nbytes += piece.size();
+  for (ByteView piece : pieces) {
+    while (!piece.empty()) {
+      const ByteView part = piece.first(std::min(piece.size(), kCachedCopyBytes));
+      std::memcpy(out.data() + nbytes, part.data(), part.size());
+      nbytes += part.size();
+      piece = piece.subspan(part.size());
+    }
   }
   return out.first(nbytes);
 }
