@@ -8,7 +8,6 @@
 
 #include <atomic>
 #include <thread>
-#include <tuple>
 
 #include "support/errors.h"
 #include "support/random.h"
@@ -134,17 +133,23 @@ TEST_CASE_FIXTURE(
   }
   const Bytes bytes = Random(214).bytes(2 * kPageBytes);
   const ByteView piece = bytes;
-  for (const auto& [nbytes, over_old_blocks, writers, way] :
-       {std::tuple{uint64_t{1} << 30, true, 2, WriteWay::kDirect},
-        {uint64_t{1} << 30, true, 1, WriteWay::kBuffered},
-        {uint64_t{1} << 30, false, 2, WriteWay::kBuffered},
-        {uint64_t{1} << 20, true, 2, WriteWay::kBuffered}}) {
-    CAPTURE(nbytes);
-    CAPTURE(over_old_blocks);
-    CAPTURE(writers);
-    FileWriter file = writer(nbytes, {true, writers, WriteMode::kAuto, over_old_blocks});
+  struct Case {
+    uint64_t nbytes;
+    bool over_old_blocks;
+    int writers;
+    WriteWay way;
+  };
+  for (const Case& given : {Case{uint64_t{1} << 30, true, 2, WriteWay::kDirect},
+                            Case{uint64_t{1} << 30, true, 1, WriteWay::kBuffered},
+                            Case{uint64_t{1} << 30, false, 2, WriteWay::kBuffered},
+                            Case{uint64_t{1} << 20, true, 2, WriteWay::kBuffered}}) {
+    CAPTURE(given.nbytes);
+    CAPTURE(given.over_old_blocks);
+    CAPTURE(given.writers);
+    FileWriter file =
+        writer(given.nbytes, {true, given.writers, WriteMode::kAuto, given.over_old_blocks});
     file.write_at(0, {&piece, 1});
-    CHECK(file.way() == way);
+    CHECK(file.way() == given.way);
   }
 }
 

@@ -186,15 +186,16 @@ TEST_CASE_FIXTURE(Fixture, "a retired file that was not written over outlives a 
 
 TEST_CASE_FIXTURE(Fixture, "the target or a folder or a symlink is no retired file") {
   std::filesystem::create_directory(folder.path("folder"));
-  for (const auto& [target, reuse] :
-       {std::pair{old, old}, {path, folder.path("folder")}, {path, std::string("/dev/null")}}) {
+  using Paths = std::pair<std::string, std::string>;
+  for (const Paths& given :
+       {Paths{old, old}, Paths{path, folder.path("folder")}, Paths{path, "/dev/null"}}) {
     AtomicFile::Options wrong;
     wrong.durable = true;
-    wrong.reuse = reuse;
-    const Error error = error_of([&] { AtomicFile(target, 3, wrong); });
+    wrong.reuse = given.second;
+    const Error error = error_of([&] { AtomicFile(given.first, 3, wrong); });
     CHECK(error.kind() == ErrorKind::kInvalidArgument);
     CHECK(test::message(error) == doctest::Contains("reuse"));
-    CHECK(test::message(error) == doctest::Contains(doctest::String(reuse.c_str())));
+    CHECK(test::message(error) == doctest::Contains(given.second.c_str()));
   }
   CHECK(read_file(old) == "the retired checkpoint's bytes");
   std::filesystem::create_symlink(old, folder.path("link"));
