@@ -23,9 +23,6 @@ constexpr size_t kMaxDims = 64;  // NumPy has no more
 // skipped: a file full of small ones must not cost a place in a list for each.
 constexpr uint64_t kSmallFieldBytes = 256;
 
-// More than most records' headers; reading more than needed copies the payloads.
-constexpr uint64_t kHeaderBytes = 512;
-
 [[noreturn]] void fail(const std::string& what, uint64_t offset) {
   throw Error(ErrorKind::kFormat, what + " at byte " + std::to_string(offset));
 }
@@ -120,10 +117,7 @@ class Cursor {
     if (nbytes > end - position_) fail("a field is cut off", position_);
     MINDCKPT_CHECK(nbytes <= window_.size());
     if (position_ < window_begin_ || position_ + nbytes > window_begin_ + filled_) {
-      // Behind a payload there may be another header, and then the next payload.
-      const bool skipped = position_ > window_begin_ + filled_;
-      const uint64_t wanted = skipped ? std::max<uint64_t>(nbytes, kHeaderBytes) : window_.size();
-      filled_ = std::min<uint64_t>({wanted, window_.size(), source_.nbytes() - position_});
+      filled_ = std::min<uint64_t>(window_.size(), source_.nbytes() - position_);
       window_begin_ = position_;
       source_.read_at(position_, ByteSpan(window_).first(filled_));
     }
