@@ -1,6 +1,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <mutex>
 #include <span>
@@ -45,6 +46,8 @@ class FileWriter {
   WriteWay way() const noexcept;
 
  private:
+  using Clock = std::chrono::steady_clock;
+
   // A staging buffer, for as long as it is held.
   class Lease;
 
@@ -52,8 +55,10 @@ class FileWriter {
   void write_through_cache(uint64_t offset, std::span<const ByteView> pieces);
   void write_direct(uint64_t offset, std::span<const ByteView> pieces);
   void write_pages(uint64_t offset, ByteView pages);
+  void report(WriteWay way, uint64_t nbytes, Clock::time_point start, Clock::time_point end);
   bool pays_to_stage(uint64_t offset, std::span<const ByteView> pieces) const;
 
+  const Clock::time_point made_ = Clock::now();
   FileDescriptor fd_;
   FileDescriptor direct_fd_;  // not open: there are no direct writes
   std::string path_;

@@ -30,37 +30,39 @@ WriteWay WritePolicy::next() const {
   return way_;
 }
 
-void WritePolicy::report(WriteWay way, uint64_t nbytes, double seconds) {
+void WritePolicy::report(WriteWay way, uint64_t nbytes, double seconds, double now) {
   if (start_ != Start::kMeasured) return;
   const std::lock_guard lock(mutex_);
   if (way != way_) return;  // begun before the last change of way
+  if (window_.begin < 0) window_.begin = now - seconds;
   window_.nbytes += nbytes;
   window_.seconds += seconds;
   if (window_.nbytes < (phase_ == Phase::kSettled ? kForgetBytes : kWindowBytes)) return;
-  const double rate = static_cast<double>(window_.nbytes) / window_.seconds;
+  const double rate = static_cast<double>(window_.nbytes) / (now - window_.begin);
   switch (phase_) {
     case Phase::kTryBuffered:
       buffered_rate_ = rate;
-      if (rate < kFastBytesPerSecond) {
-        conclude(Phase::kTryDirect, WriteWay::kDirect);
+      if (static_cast<double>(window_.nbytes) / window_.seconds < kFastBytesPerSecond) {
+        begin(Phase::kTryDirect, WriteWay::kDirect, now);
       } else {
-        conclude(Phase::kTryBuffered, WriteWay::kBuffered);
+        begin(Phase::kTryBuffered, WriteWay::kBuffered, now);
       }
       break;
     case Phase::kTryDirect:
-      conclude(Phase::kSettled,
-               rate > kClearly * buffered_rate_ ? WriteWay::kDirect : WriteWay::kBuffered);
+      begin(Phase::kSettled,
+            rate > kClearly * buffered_rate_ ? WriteWay::kDirect : WriteWay::kBuffered, now);
       break;
     case Phase::kSettled:
-      conclude(Phase::kTryBuffered, WriteWay::kBuffered);
+      begin(Phase::kTryBuffered, WriteWay::kBuffered, now);
       break;
   }
 }
 
-void WritePolicy::conclude(Phase phase, WriteWay way) {
+void WritePolicy::begin(Phase phase, WriteWay way, double now) {
   phase_ = phase;
   way_ = way;
   window_ = {};
+  window_.begin = now;
 }
 
 }  // namespace mindckpt

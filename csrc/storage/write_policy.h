@@ -38,9 +38,13 @@ class WritePolicy {
   Start start() const noexcept { return start_; }
   WriteWay next() const;
 
-  // `nbytes` went this way and kept it busy for so long; what other threads did at the same time is
-  // accounted for.
-  void report(WriteWay way, uint64_t nbytes, double seconds);
+  // `nbytes` went this way in one call that took `seconds` and ended at `now`, seconds of any clock
+  // that is the same for all calls.
+  //
+  // Whether the page cache is slow is told by the calls' own time, as only one runs at once. The
+  // two ways are compared by the time that passed: direct writers that encrypt in between do not
+  // write all at once, and what a call takes says little about what it costs.
+  void report(WriteWay way, uint64_t nbytes, double seconds, double now);
 
   // Fewer bytes say nothing about a way's speed.
   static constexpr uint64_t kWindowBytes = uint64_t{64} << 20;
@@ -54,17 +58,18 @@ class WritePolicy {
   enum class Phase { kTryBuffered, kTryDirect, kSettled };
   struct Window {
     uint64_t nbytes = 0;
-    double seconds = 0;
+    double seconds = 0;  // in its calls
+    double begin = -1;   // by the clock; negative: it has not begun
   };
 
-  void conclude(Phase phase, WriteWay way);
+  void begin(Phase phase, WriteWay way, double now);
 
   const Start start_;
   mutable std::mutex mutex_;
   Phase phase_ = Phase::kTryBuffered;
   WriteWay way_ = WriteWay::kBuffered;  // of the phase
   Window window_;                       // of the phase, and of its way
-  double buffered_rate_ = 0;            // bytes a second in the last buffered window
+  double buffered_rate_ = 0;            // bytes a second of the clock in the last buffered window
 };
 
 }  // namespace mindckpt

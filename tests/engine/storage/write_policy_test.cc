@@ -13,13 +13,18 @@ using Start = WritePolicy::Start;
 constexpr double kSlow = WritePolicy::kFastBytesPerSecond / 4;
 constexpr double kFast = WritePolicy::kFastBytesPerSecond * 2;
 
-// Tells of `nbytes` that went the policy's way at these speeds, 4 MiB at a time.
-void go(WritePolicy& policy, uint64_t nbytes, double buffered, double direct) {
+double clock_seconds = 0;
+
+// Tells of `nbytes` that went the policy's way at these speeds, 4 MiB at a time, `pause` seconds
+// being spent on each with something else.
+void go(WritePolicy& policy, uint64_t nbytes, double buffered, double direct, double pause = 0) {
   constexpr uint64_t kBlock = uint64_t{4} << 20;
   for (uint64_t done = 0; done < nbytes; done += kBlock) {
     const WriteWay way = policy.next();
     const double rate = way == WriteWay::kDirect ? direct : buffered;
-    policy.report(way, kBlock, static_cast<double>(kBlock) / rate);
+    const double seconds = static_cast<double>(kBlock) / rate;
+    clock_seconds += seconds + pause;
+    policy.report(way, kBlock, seconds, clock_seconds);
   }
 }
 
@@ -61,6 +66,15 @@ TEST_CASE("slow direct writes are given up after one window") {
   }
 }
 
+TEST_CASE("direct writes that hardly speed the whole up are not kept") {
+  WritePolicy policy(Start::kMeasured);
+  constexpr double kPause = 0.02;  // more than the page cache takes for a block
+  go(policy, WritePolicy::kWindowBytes, kSlow, 2 * kSlow, kPause);
+  CHECK(policy.next() == WriteWay::kDirect);
+  go(policy, WritePolicy::kWindowBytes, kSlow, 2 * kSlow, kPause);
+  CHECK(policy.next() == WriteWay::kBuffered);
+}
+
 TEST_CASE("a page cache that became fast is found again") {
   WritePolicy policy(Start::kMeasured);
   go(policy, 2 * WritePolicy::kWindowBytes, kSlow, 2 * kSlow);
@@ -75,7 +89,7 @@ TEST_CASE("what began before a change of way does not count") {
   WritePolicy policy(Start::kMeasured);
   go(policy, WritePolicy::kWindowBytes, kSlow, kFast);
   REQUIRE(policy.next() == WriteWay::kDirect);
-  policy.report(WriteWay::kBuffered, 100 * WritePolicy::kWindowBytes, 1e-9);
+  policy.report(WriteWay::kBuffered, 100 * WritePolicy::kWindowBytes, 1e-9, clock_seconds);
   CHECK(policy.next() == WriteWay::kDirect);
 }
 
