@@ -105,8 +105,8 @@ def release_staging() -> None:
 def set_snapshot_limit(nbytes: int) -> None:
     """How much memory of finished asynchronous saves is kept for the snapshots of the next ones.
 
-    It is of snapshots of tensors in host memory: a snapshot that finds its memory there takes half
-    the time of one for which the system has to clear it first. What is kept still counts as
+    It is of snapshots of tensors in host memory: one that finds its memory there does not wait for
+    the system to clear new memory, or to get it from its host. What is kept still counts as
     available memory, as the system takes it back by itself when memory runs short; forked processes
     do not have it.
 

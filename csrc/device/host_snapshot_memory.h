@@ -12,10 +12,10 @@
 namespace mindckpt {
 
 // Memory for snapshots of tensors in host memory, kept between saves: the system clears what it
-// gives anew, which takes about as long as filling it. What is kept is the system's to take when
-// memory runs short (MADV_FREE), and counts as available to it; a save that finds it taken only
-// takes longer. Safe from any thread, and in forked children: they begin with nothing, and what
-// their parent has taken or keeps is not in their memory.
+// gives anew, and a virtual machine may have to get it from its host first. What is kept is the
+// system's to take when memory runs short (MADV_FREE), and counts as available to it; a save that
+// finds it taken only takes longer. Safe from any thread, and in forked children: they begin with
+// nothing, and what their parent has taken or keeps is not in their memory.
 class HostSnapshotMemory {
  public:
   HostSnapshotMemory();
