@@ -19,7 +19,7 @@ from mindckpt.bench import modes
 from mindckpt.bench.limits import Limit
 from mindckpt.bench.measure import Payload, sample
 from mindckpt.bench.modes import Mode
-from mindckpt.bench.raw import sync
+from mindckpt.bench.raw import into_page_cache
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ class RoundTrip:
         def take() -> float | None:
             self._save()
             if self._path.is_file():
-                sync(self._path)
+                into_page_cache(self._path)
             try:
                 seconds, loaded = sample(load, self.payload.nbytes)
             except Exception as error:

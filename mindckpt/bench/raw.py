@@ -74,19 +74,13 @@ def sync(path: Path) -> None:
         os.fdatasync(file.fileno())
 
 
-def read_parallel(path: Path, target: Buffer, threads: int) -> None:
-    """Reads a whole file with `pread` on `threads` threads into memory that is resident already."""
-    with path.open("rb") as file, ThreadPoolExecutor(threads) as pool:
-
-        def read_piece(offset: int) -> None:
-            end = min(offset + READ_BYTES, target.nbytes)
-            while offset < end:
-                nbytes = os.preadv(file.fileno(), [target[offset:end].data], offset)
-                if nbytes == 0:
-                    raise EOFError(f"{path} ends at {offset}, not at {target.nbytes}")
-                offset += nbytes
-
-        list(pool.map(read_piece, range(0, target.nbytes, READ_BYTES)))
+def into_page_cache(path: Path) -> None:
+    """Reads a file through once it is on the disk: what wrote it may have gone past the cache."""
+    sync(path)
+    piece = bytearray(READ_BYTES)
+    with path.open("rb", buffering=0) as file:
+        while file.readinto(piece):
+            pass
 
 
 def copy_parallel(source: Buffer, target: Buffer) -> None:
