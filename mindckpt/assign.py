@@ -90,7 +90,7 @@ def assign(
     for done, assignment in enumerate(ordered):
         try:
             assignment.apply()
-        except RuntimeError as error:
+        except Exception as error:  # whatever a driver or a framework raises
             raise RuntimeError(
                 f"parameter {assignment.name!r}: {error}; of {len(plan)} parameters of the net "
                 f"{done} were set before: load it again"
@@ -195,7 +195,8 @@ def _fitted(parameter: Any, name: str, value: Any, strict_load: bool) -> _Assign
     if isinstance(held, DeviceData):
         if not held.is_assignable:
             raise RuntimeError(
-                f"parameter {name!r}: the device can't copy to where its view begins"
+                f"parameter {name!r}: it is a view that can't be copied to: of elements that do "
+                "not lie together, or beginning where its device can't copy to"
             )
     elif isinstance(data, DeviceData):
         data = data.to_host()

@@ -67,13 +67,19 @@ class DeviceData:
         self.shows_stream = source is not None and is_device_array_type(type(source))
 
     def current(self) -> _core.DeviceArray | bytes:
-        """The memory with the stream that its tensor is written in now."""
+        """The memory with the stream that its tensor is written in now.
+
+        Raises:
+            ValueError: The tensor is on no device any more, or has another length.
+        """
         if self.source is None or isinstance(self.payload, bytes):
             return self.payload
         if not self.shows_stream or not self.payload.refresh(self.source):
             found, _, _ = payload_of(self.source, "a tensor on a device")
-            if isinstance(found, _core.DeviceArray) and found.nbytes == self.payload.nbytes:
-                self.payload = found
+            if not isinstance(found, _core.DeviceArray) or found.nbytes != self.payload.nbytes:
+                # The memory of before may be somebody else's by now.
+                raise ValueError("the tensor behind it is elsewhere, or has another length, by now")
+            self.payload = found
         return self.payload
 
     @property
@@ -93,10 +99,16 @@ class DeviceData:
 
     @property
     def is_assignable(self) -> bool:
-        """Whether the device can copy to where the memory begins."""
-        if isinstance(self.payload, bytes):
+        """Whether `assign` reaches the tensor: not one whose elements do not lie together.
+
+        Of such a one the payload is a copy. Nor where the device can't copy to where it begins.
+        """
+        payload = self.current()
+        if isinstance(payload, bytes):
             return True
-        return self.payload.pointer % self.payload.copy_alignment == 0
+        if self.source is not None and not _begins_at(self.source, payload.pointer):
+            return False
+        return payload.pointer % payload.copy_alignment == 0
 
     def reshape(self, shape: tuple[int, ...]) -> DeviceData:
         """The same memory under another shape of as many elements."""
@@ -295,6 +307,15 @@ def _torch_type(dtype: Any) -> DType:
     if found is None:
         raise UnreadableError(f"elements of type {dtype} can't be in a checkpoint")
     return found
+
+
+def _begins_at(tensor: Any, pointer: int) -> bool:
+    """Whether that is where a framework's tensor has its elements, as far as it tells."""
+    if callable(getattr(tensor, "data_ptr", None)):
+        return bool(tensor.data_ptr() == pointer)
+    if is_device_array_type(type(tensor)):
+        return bool(tensor.__cuda_array_interface__["data"][0] == pointer)
+    return True
 
 
 def _is_contiguous(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> bool:

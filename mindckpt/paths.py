@@ -55,7 +55,11 @@ def path_to_reuse(reuse: object, path: str) -> str:
     found = os.path.join(os.path.realpath(os.path.dirname(name)), os.path.basename(name))
     if found == path:
         raise ValueError(f"reuse is the file that is saved to: {name!r}")
-    if os.path.lexists(found) and not stat.S_ISREG(os.lstat(found).st_mode):
+    try:
+        mode = os.lstat(found).st_mode
+    except OSError:  # it is gone already, or can't be looked at: the save goes on without
+        return found
+    if not stat.S_ISREG(mode):
         raise ValueError(f"reuse is not a regular file: {name!r}")
     return found
 

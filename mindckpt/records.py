@@ -188,7 +188,10 @@ def _record(
         if not isinstance(array, DeviceData):  # a subclass of an array's
             return name, value._dtype.name, array.shape, array
         # What shows its stream is read by the engine: the stream of today's writer counts.
-        shown = array.source if array.shows_stream else array.current()
+        try:
+            shown = array.source if array.shows_stream else array.current()
+        except ValueError as error:
+            raise ValueError(f"{argument}[{name!r}]: {error}") from None
         return name, value._dtype.name, array.shape, shown
     elif isinstance(value, str):
         return _string_record(name, value)

@@ -697,7 +697,7 @@ def test_the_snapshot_of_a_finished_save_is_kept_for_the_next_one(tmp_path: Path
         job.result()
         assert value_in(tmp_path / "a.ckpt") == step
         stats = host_snapshots()
-        assert value.nbytes <= stats["kept_snapshot_nbytes"] < value.nbytes + 8192
+        assert value.nbytes <= stats["kept_snapshot_nbytes"] < value.nbytes + (1 << 17)
         assert stats["snapshot_nbytes"] == stats["kept_snapshot_nbytes"]
     mindckpt.release_staging()
     assert not [row for row in mindckpt.staging_stats() if row["device"] == "cpu"]

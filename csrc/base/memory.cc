@@ -15,7 +15,7 @@ Pages::Pages(size_t nbytes) {
   if (nbytes == 0) return;
   if (nbytes > std::numeric_limits<size_t>::max() / 2) throw std::bad_alloc();
   const size_t wanted = round_up_to_pages(nbytes);
-  const size_t mapped = wanted + kHugePageBytes - kPageBytes;
+  const size_t mapped = wanted + kHugePageBytes;
   void* const found =
       ::mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (found == MAP_FAILED) throw std::bad_alloc();

@@ -8,7 +8,10 @@
 
 namespace mindckpt {
 
-inline constexpr size_t kPageBytes = 4096;
+inline constexpr size_t kPageBytes = 4096;  // of files, and what memory for them is aligned to
+// Memory is mapped and cut in these: the system's own pages are of 4, 16 or 64 KiB (on aarch64),
+// and what is cut within one goes with its neighbour, or not at all.
+inline constexpr size_t kMapBytes = size_t{64} << 10;
 inline constexpr size_t kHugePageBytes = size_t{2} << 20;
 
 // Whole pages straight from the system, which has them back when this is destroyed, and not when
@@ -18,7 +21,7 @@ inline constexpr size_t kHugePageBytes = size_t{2} << 20;
 class Pages {
  public:
   Pages() = default;
-  explicit Pages(size_t nbytes);  // rounded up to pages; throws std::bad_alloc
+  explicit Pages(size_t nbytes);  // rounded up to kMapBytes; throws std::bad_alloc
   Pages(Pages&& other) noexcept
       : data_(std::exchange(other.data_, nullptr)), nbytes_(std::exchange(other.nbytes_, 0)) {}
   Pages& operator=(Pages&& other) noexcept {
@@ -41,7 +44,7 @@ class Pages {
 };
 
 constexpr size_t round_up_to_pages(size_t nbytes) {
-  return (nbytes + kPageBytes - 1) / kPageBytes * kPageBytes;
+  return (nbytes + kMapBytes - 1) / kMapBytes * kMapBytes;
 }
 
 // Uninitialised memory whose start is page-aligned: Pages from one huge page on, else of the

@@ -68,6 +68,13 @@ FrameHeader SealedSource::read_header(uint64_t at) const {
   return header;
 }
 
+void SealedSource::check_end(const Frame& frame) const {
+  const uint64_t begin = frame.ciphertext_begin - frame_header_nbytes(cipher_.mode());
+  if (read_frame({begin, frame.plain_begin}, frame.header).plain_nbytes != frame.plain_nbytes) {
+    throw Error(ErrorKind::kDecryption, "a block changed while it was read");
+  }
+}
+
 Frame SealedSource::read_frame(const Start& start, const FrameHeader& header) const {
   std::array<std::byte, kMaxTailBytes> bytes;
   const ByteSpan tail = ByteSpan(bytes).first(cipher_.tail_nbytes(header));

@@ -43,6 +43,10 @@ class SealedSource final : public Source {
   // `staging` begins.
   void open_into(const Frame& frame, ByteSpan staging, ByteSpan plain) const;
 
+  // Reads a frame's end again: for who read its plaintext unchecked. Throws Error(kDecryption) when
+  // the padding is wrong, or another one than it was.
+  void check_end(const Frame& frame) const;
+
  private:
   struct Start {  // of a frame
     uint64_t in_file;

@@ -42,7 +42,7 @@ bool for_each_piece(std::byte* data, size_t nbytes, Act&& act) {
 // 0 where there is no such number.
 size_t round_to_pages(size_t nbytes) {
   if (nbytes > std::numeric_limits<size_t>::max() - 2 * kHugePageBytes) return 0;
-  return (nbytes + kPageBytes - 1) / kPageBytes * kPageBytes;
+  return round_up_to_pages(nbytes);
 }
 
 // Pages of our own, not the heap's, so that they can be left out of forks: a child shares its

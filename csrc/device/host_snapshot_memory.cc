@@ -19,7 +19,9 @@ constexpr uint64_t kSlackBytes = uint64_t{64} << 20;
 
 uint64_t default_limit_nbytes() {
   const long pages = ::sysconf(_SC_PHYS_PAGES);
-  return pages > 0 ? static_cast<uint64_t>(pages) * kPageBytes / 2 : 0;
+  const long page_nbytes = ::sysconf(_SC_PAGESIZE);
+  if (pages <= 0 || page_nbytes <= 0) return 0;
+  return static_cast<uint64_t>(pages) * static_cast<uint64_t>(page_nbytes) / 2;
 }
 
 }  // namespace
@@ -74,7 +76,16 @@ Pages HostSnapshotMemory::take(uint64_t nbytes) {
       own.stats.kept_nbytes -= memory.size();
       return memory;
     }
-    release(own, released, 0);
+    // What is too small for this one makes room for it; what is too large to be given for it is
+    // left to the save that it is for.
+    released.reserve(own.kept.size());
+    for (Pages& kept : own.kept) {
+      if (kept.size() >= nbytes) continue;
+      own.stats.kept_nbytes -= kept.size();
+      own.stats.nbytes -= kept.size();
+      released.push_back(std::move(kept));
+    }
+    std::erase_if(own.kept, [](const Pages& kept) { return kept.size() == 0; });
   }
   Pages memory(nbytes);
   // Not a forked child's: it has no use for it, and the copy-on-write that it would share it by is

@@ -24,7 +24,7 @@ class HostSnapshotMemory {
   HostSnapshotMemory& operator=(const HostSnapshotMemory&) = delete;
 
   // At least `nbytes`: kept memory that is large enough and not much too large, else new, for which
-  // all that is kept makes room. Throws std::bad_alloc.
+  // what is smaller makes room. Throws std::bad_alloc.
   Pages take(uint64_t nbytes);
   // Gives it back: to the next take(), as far as the limit allows.
   void keep(Pages memory) noexcept;

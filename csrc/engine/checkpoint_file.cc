@@ -100,6 +100,7 @@ class Loader {
     if (in_staging) {
       staging = uploads_->begin(worker, nbytes, cancel);
     } else if (nbytes > kLargeFrameBytes) {
+      if (uploads_) uploads_->finish(worker);  // who waits for its turn holds no room
       turn = std::unique_lock(large_mutex_);
       large_.reserve(nbytes);
       staging = large_.span();
@@ -196,13 +197,15 @@ class Loader {
     if (check_crc_) crcs_[item] = crc32_update(0, place);
   }
 
-  // A part of a block is not checked: the padding, which is all there is, was when the block was
-  // found.
+  // Of a block that is read in parts, the last one checks the padding, which is all there is.
   void open_part(const Range& range, ByteSpan staging, ByteSpan plain) const {
     if (range.is_whole_frame()) {
       sealed_->open_into(*range.frame, staging, plain);
-    } else {
-      sealed_->read_at(range.begin, plain);
+      return;
+    }
+    sealed_->read_at(range.begin, plain);
+    if (range.end == range.frame->plain_begin + range.frame->plain_nbytes) {
+      sealed_->check_end(*range.frame);
     }
   }
 

@@ -249,7 +249,8 @@ class Saver {
 
 uint64_t default_block_bytes(const Cipher* cipher, int num_threads) {
   constexpr uint64_t kPlain = uint64_t{4} << 20;
-  constexpr uint64_t kSealed = uint64_t{1} << 20;
+  // Writing 1 MiB at a time takes a third longer than 2; of 4, more leaves the caches meanwhile.
+  constexpr uint64_t kSealed = uint64_t{2} << 20;
   constexpr uint64_t kStaging = uint64_t{32} << 20;  // of all threads
   const uint64_t bound = kStaging / 2 / static_cast<uint64_t>(num_threads);
   const uint64_t in_file = std::max<uint64_t>(

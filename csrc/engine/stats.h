@@ -36,9 +36,9 @@ struct SaveStats {
   uint64_t blocks = 0;
   int num_threads = 0;
   bool durable = false;
-  std::string write_way;     // how most bytes got into the file: "buffered", "direct"
-  bool reused = false;       // a retired file's blocks were written over
-  std::string reuse_reason;  // why not, where there was one
+  std::string write_way;        // how most bytes got into the file: "buffered", "direct"
+  bool reused = false;          // a retired file's blocks were written over
+  std::string reuse_reason;     // why not, where there was one
   double seconds = 0;           // the whole save, wall clock, without waiting for one before it
   double snapshot_seconds = 0;  // of these, pinning memory for it and beginning its copies
   std::string snapshot;         // how the payloads were kept: "none", "host", "device", "lazy"

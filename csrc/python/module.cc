@@ -5,6 +5,8 @@
 #include <map>
 #include <string>
 
+#include "base/error.h"
+#include "checksum/crc32.h"
 #include "cipher/sm4.h"
 #include "image/element_type.h"
 #include "python/bind.h"
@@ -30,6 +32,12 @@ std::map<std::string, uint64_t> itemsizes() {
 PYBIND11_MODULE(_core, module) {
   module.attr("__version__") = MINDCKPT_STRING(MINDCKPT_VERSION);
   py::register_local_exception_translator(&mindckpt::translate_error);
+  // Picked here and not by a thread of a save's: a fork meanwhile would leave it half picked for
+  // ever in the child. What is wrong with the environment is said by the first save.
+  try {
+    mindckpt::crc32_provider();
+  } catch (const mindckpt::Error&) {
+  }
   mindckpt::bind_devices(module);
   mindckpt::bind_saving(module);
   mindckpt::bind_loading(module);

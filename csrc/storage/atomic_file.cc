@@ -9,8 +9,10 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstdio>
 #include <memory>
+#include <thread>
 #include <utility>
 
 #include "storage/replaced_file.h"
@@ -77,8 +79,21 @@ void reserve(int fd, uint64_t nbytes, const std::string& target) {
       ::ftruncate(fd, static_cast<off_t>(nbytes)) != 0) {
     throw_errno("ftruncate", target);
   }
-  if (nbytes > 0 && ::fallocate(fd, 0, 0, static_cast<off_t>(nbytes)) != 0 && errno != EOPNOTSUPP &&
-      errno != ENOSYS && errno != EINTR) {
+  if (nbytes == 0) return;
+  const auto allocate = [&] { return ::fallocate(fd, 0, 0, static_cast<off_t>(nbytes)) == 0; };
+  bool allocated = allocate();
+  // A save before this one may still be giving back the space of what it replaced.
+  constexpr int kMostWaits = 3000;
+  for (int waits = 0; !allocated && (errno == ENOSPC || errno == EDQUOT) && waits < kMostWaits;
+       ++waits) {
+    const int why = errno;
+    const bool was_last = !ReplacedFile::releases_pending();
+    if (!was_last) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    allocated = allocate();
+    if (was_last) break;
+    if (!allocated && errno == EINTR) errno = why;
+  }
+  if (!allocated && errno != EOPNOTSUPP && errno != ENOSYS && errno != EINTR) {
     throw_errno("reserve space for", target);
   }
 }

@@ -1,6 +1,8 @@
 #include "storage/fd.h"
 
 #include <limits.h>
+#include <linux/magic.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -55,6 +57,22 @@ uint64_t transfer_all(const Transfer& transfer, std::span<const iovec> pieces, u
     }
   }
   return moved;
+}
+
+bool is_on_local_file_system(int fd) noexcept {
+  struct statfs status;
+  if (::fstatfs(fd, &status) != 0) return false;
+  switch (static_cast<uint64_t>(status.f_type)) {
+    case EXT4_SUPER_MAGIC:
+    case kXfsMagic:
+    case BTRFS_SUPER_MAGIC:
+    case F2FS_SUPER_MAGIC:
+    case OVERLAYFS_SUPER_MAGIC:
+    case TMPFS_MAGIC:
+      return true;
+    default:
+      return false;
+  }
 }
 
 }  // namespace mindckpt

@@ -12,6 +12,9 @@
 
 namespace mindckpt {
 
+// linux/magic.h has it from 4.20 on only.
+inline constexpr uint64_t kXfsMagic = 0x58465342;
+
 // Owns a file descriptor.
 class FileDescriptor {
  public:
@@ -43,5 +46,9 @@ void sync_or_throw(int (*sync)(int), int fd, const char* call, const std::string
 using Transfer = std::function<ssize_t(const iovec*, int, int64_t)>;
 uint64_t transfer_all(const Transfer& transfer, std::span<const iovec> pieces, uint64_t offset,
                       const char* call, const std::string& path);
+
+// Whether the file is on a file system of this machine alone: what the kernel here knows of it is
+// all there is to know, and a rename is one step.
+bool is_on_local_file_system(int fd) noexcept;
 
 }  // namespace mindckpt

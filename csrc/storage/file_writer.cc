@@ -27,8 +27,8 @@ double seconds_between(Clock::time_point begin, Clock::time_point end) {
 constexpr uint64_t kMostStagingBytes = uint64_t{4} << 20;
 // Of all writers: the rest of a save's memory is the engine's.
 constexpr uint64_t kAllStagingBytes = uint64_t{16} << 20;
-// The C library copies more than about this at once past the caches; what is written next had better
-// be in them.
+// The C library copies more than about this at once past the caches; what is written next had
+// better be in them.
 constexpr size_t kCachedCopyBytes = size_t{128} << 10;
 // Copying less than this first does not pay.
 constexpr uint64_t kLeastStagedBytes = uint64_t{512} << 10;
@@ -94,7 +94,8 @@ ByteView gather(std::span<const ByteView> pieces, ByteSpan out) {
 bool suits_direct(int fd) {
   struct statfs status;
   if (::fstatfs(fd, &status) != 0) return false;
-  return status.f_type == EXT4_SUPER_MAGIC || status.f_type == XFS_SUPER_MAGIC;
+  const auto type = static_cast<uint64_t>(status.f_type);
+  return type == EXT4_SUPER_MAGIC || type == kXfsMagic;
 }
 
 // Into blocks that are there already, direct writes are nearly twice as fast as the page cache's
@@ -263,6 +264,8 @@ void FileWriter::write_pages(uint64_t offset, ByteView pages) {
       if (whole == 0) break;
     } else if (errno == EINVAL || errno == EOPNOTSUPP) {
       takes_direct_.store(false, std::memory_order_relaxed);  // or wants more than whole pages
+    } else if (errno == EFAULT) {
+      break;  // of memory that a driver allocated: the page cache takes it all the same
     } else if (errno != EINTR) {
       throw_errno("write", path_);
     }

@@ -6,6 +6,8 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include <atomic>
+
 #include "base/memory.h"
 #include "storage/fd.h"
 
@@ -13,8 +15,18 @@ namespace mindckpt {
 
 namespace {
 
+// In a forked child it counts threads that are not there: then whoever waits for them does so in
+// vain, for as long as it is ready to.
+std::atomic<int> releases{0};
+
 void* let_go(void* page) {
   ::munmap(page, kPageBytes);
+  return nullptr;
+}
+
+void* let_go_in_background(void* page) {
+  let_go(page);
+  releases.fetch_sub(1);
   return nullptr;
 }
 
@@ -25,7 +37,9 @@ ReplacedFile::ReplacedFile(int folder, const std::string& name) noexcept {
       ::openat(folder, name.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
   struct stat status;
   if (!fd.is_open() || ::fstat(fd.get(), &status) != 0 || !S_ISREG(status.st_mode) ||
-      status.st_nlink != 1 || static_cast<uint64_t>(status.st_size) < kWorthBytes) {
+      status.st_nlink != 1 || static_cast<uint64_t>(status.st_size) < kWorthBytes ||
+      // A network's renames over a file that is in use are two: for a moment it has no name.
+      !is_on_local_file_system(fd.get())) {
     return;
   }
   void* const page = ::mmap(nullptr, kPageBytes, PROT_READ, MAP_SHARED, fd.get(), 0);
@@ -41,6 +55,8 @@ ReplacedFile::~ReplacedFile() {
   if (page_ != nullptr) let_go(page_);
 }
 
+bool ReplacedFile::releases_pending() noexcept { return releases.load() > 0; }
+
 void ReplacedFile::release_in_background() noexcept {
   if (page_ == nullptr) return;
   pthread_attr_t attributes;
@@ -52,7 +68,12 @@ void ReplacedFile::release_in_background() noexcept {
   ::sigfillset(&all);
   ::pthread_sigmask(SIG_SETMASK, &all, &before);
   pthread_t thread;
-  if (::pthread_create(&thread, &attributes, let_go, page_) == 0) page_ = nullptr;
+  releases.fetch_add(1);
+  if (::pthread_create(&thread, &attributes, let_go_in_background, page_) == 0) {
+    page_ = nullptr;
+  } else {
+    releases.fetch_sub(1);
+  }
   ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
   ::pthread_attr_destroy(&attributes);
 }

@@ -27,6 +27,9 @@ class ReplacedFile {
   // here, where no thread can be had.
   void release_in_background() noexcept;
 
+  // Whether files of this process are being freed in the background: their space is not free yet.
+  static bool releases_pending() noexcept;
+
   static constexpr uint64_t kWorthBytes = uint64_t{64} << 20;
 
  private:

@@ -3,11 +3,13 @@
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
+#include <string_view>
 #include <system_error>
 #include <utility>
 
@@ -27,6 +29,18 @@ std::string reason(const char* call) {
   return std::string(call) + ": " + std::generic_category().message(errno);
 }
 
+// Whether the file has what its owner, or an administrator, gave to it and not to a new one.
+bool has_attributes(int fd) {
+  char names[4096];
+  const ssize_t nbytes = ::flistxattr(fd, names, sizeof(names));
+  if (nbytes < 0) return errno != ENOTSUP;
+  const std::string_view listed(names, static_cast<size_t>(nbytes));
+  for (size_t at = 0; at < listed.size(); at = listed.find('\0', at) + 1) {
+    if (!listed.substr(at).starts_with("security.")) return true;
+  }
+  return false;
+}
+
 // Whether no other descriptor and no mapping of the file exists, in any process. A write lease is
 // granted just then. It is given back at once: whoever opens the file from now on is not held up.
 bool is_ours_alone(int fd) {
@@ -42,14 +56,9 @@ bool is_ours_alone(int fd) {
 
 RetiredFile::RetiredFile(const std::string& path, int folder, const std::string& target_name)
     : path_(path) {
-  FileDescriptor fd(::open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
-  if (!fd.is_open()) {
-    why_not_ = reason("open");
-    return;
-  }
   struct stat status;
-  if (::fstat(fd.get(), &status) != 0) {
-    why_not_ = reason("fstat");
+  if (::lstat(path.c_str(), &status) != 0) {
+    why_not_ = reason("lstat");
     return;
   }
   if (!S_ISREG(status.st_mode)) {
@@ -60,7 +69,18 @@ RetiredFile::RetiredFile(const std::string& path, int folder, const std::string&
       same_file(status, target)) {
     throw Error(ErrorKind::kInvalidArgument, "reuse: '" + path + "' is the file that is saved to");
   }
-  found_ = std::move(fd);
+  device_ = status.st_dev;
+  number_ = status.st_ino;
+  // One that can't be opened can be removed all the same.
+  FileDescriptor fd(::open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
+  struct stat opened;
+  if (!fd.is_open() || ::fstat(fd.get(), &opened) != 0) {
+    why_not_ = reason("open");
+  } else if (!same_file(opened, status)) {
+    why_not_ = "it was replaced meanwhile";
+  } else {
+    found_ = std::move(fd);
+  }
 }
 
 FileDescriptor RetiredFile::take_over(int folder, const std::string& name) {
@@ -77,6 +97,11 @@ FileDescriptor RetiredFile::take_over(int folder, const std::string& name) {
   if (status.st_dev != in_folder.st_dev) return refused("it is on another file system");
   if (status.st_nlink != 1) return refused("it has another name");
   if (status.st_uid != ::geteuid()) return refused("it belongs to another user");
+  // Elsewhere a lease vouches for the processes of this machine only.
+  if (!is_on_local_file_system(found_.get())) {
+    return refused("its file system is not known to be this machine's alone");
+  }
+  if (has_attributes(found_.get())) return refused("it has attributes that a new file has not");
   if (!is_ours_alone(found_.get())) return refused("it is in use");
 
   // Published files are read-only, so it takes a change of mode to open one for writing.
@@ -106,12 +131,19 @@ FileDescriptor RetiredFile::take_over(int folder, const std::string& name) {
   {
     const FileDescriptor closed = std::move(found_);
   }  // or the file were in use by us
-  // The new name is on storage before the first byte is written over: no crash leaves a torn file
-  // under the old one.
-  if (is_it && is_ours_alone(fd.get()) && ::fsync(folder) == 0) return fd;
+  // The rename is on storage before the first byte is written over: no crash leaves a torn file
+  // under the old name.
+  const FileDescriptor old_folder(
+      ::open(path_.substr(0, path_.rfind('/') + 1).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (is_it && is_ours_alone(fd.get()) && ::fsync(folder) == 0 && old_folder.is_open() &&
+      ::fsync(old_folder.get()) == 0) {
+    return fd;
+  }
   found_ = std::move(fd);
   restore();
-  if (::renameat2(folder, name.c_str(), AT_FDCWD, path_.c_str(), RENAME_NOREPLACE) != 0) {
+  // It goes back unless its name has been given away: then its owner, who gave it up, has no other
+  // name for it. What is not it is never removed.
+  if (::renameat2(folder, name.c_str(), AT_FDCWD, path_.c_str(), RENAME_NOREPLACE) != 0 && is_it) {
     ::unlinkat(folder, name.c_str(), 0);
   }
   return refused("it is in use");
@@ -119,9 +151,8 @@ FileDescriptor RetiredFile::take_over(int folder, const std::string& name) {
 
 void RetiredFile::remove() noexcept {
   struct stat status;
-  struct stat found;
-  if (found_.is_open() && ::fstat(found_.get(), &found) == 0 &&
-      ::lstat(path_.c_str(), &status) == 0 && same_file(status, found)) {
+  if (number_ != 0 && ::lstat(path_.c_str(), &status) == 0 && status.st_dev == device_ &&
+      status.st_ino == number_) {
     ::unlink(path_.c_str());
   }
 }

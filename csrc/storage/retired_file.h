@@ -1,5 +1,7 @@
 #pragma once
 
+#include <sys/types.h>
+
 #include <string>
 #include <utility>
 
@@ -38,7 +40,10 @@ class RetiredFile {
 
  private:
   std::string path_;
-  FileDescriptor found_;  // as it was looked at; not open: there is nothing to take
+  FileDescriptor found_;  // not open: it can't be taken
+  // Of what was looked at; 0: nothing was there.
+  dev_t device_ = 0;
+  ino_t number_ = 0;
   std::string why_not_;
 };
 

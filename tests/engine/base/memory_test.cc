@@ -77,11 +77,11 @@ TEST_CASE("pages that were taken off go back by themselves, in any order") {
   Pages rest(3 * kHugePageBytes);
   std::byte* const begin = rest.data();
   Pages first = rest.take_front(kHugePageBytes + 1);
-  Pages second = rest.take_front(kPageBytes);
+  Pages second = rest.take_front(kMapBytes);
   CHECK(first.data() == begin);
-  CHECK(first.size() == kHugePageBytes + kPageBytes);
+  CHECK(first.size() == kHugePageBytes + kMapBytes);
   CHECK(second.data() == begin + first.size());
-  CHECK(rest.data() == second.data() + kPageBytes);
+  CHECK(rest.data() == second.data() + kMapBytes);
   CHECK(rest.size() == 3 * kHugePageBytes - first.size() - second.size());
   std::memset(begin, 0x5A, 3 * kHugePageBytes);
 

@@ -125,7 +125,7 @@ TEST_CASE_FIXTURE(SaveFixture,
 TEST_CASE("blocks that are picked keep the memory of all threads in bounds") {
   constexpr uint64_t kMiB = uint64_t{1} << 20;
   CHECK(default_block_bytes(nullptr, 1) == 4 * kMiB);
-  CHECK(default_block_bytes(cipher_of({CipherMode::kAesGcm, 32}).get(), 1) == kMiB - 48);
+  CHECK(default_block_bytes(cipher_of({CipherMode::kAesGcm, 32}).get(), 1) == 2 * kMiB - 48);
   std::vector<SharedCipher> ciphers{nullptr};
   for (const test::CipherKind& kind : test::every_kind()) ciphers.push_back(cipher_of(kind));
   for (const SharedCipher& cipher : ciphers) {

@@ -119,7 +119,7 @@ TEST_CASE_FIXTURE(Fixture,
   }
   REQUIRE(::waitpid(child, nullptr, 0) == child);
   REQUIRE(folder.names().size() == 1);
-  CHECK(save("new") == "open: No such file or directory");
+  CHECK(save("new") == "lstat: No such file or directory");
   CHECK(folder.names() == Names{"new.ckpt"});
 }
 
@@ -155,7 +155,7 @@ TEST_CASE_FIXTURE(Fixture, "a retired file with another name keeps its bytes the
 
 TEST_CASE_FIXTURE(Fixture, "a retired file that is not there is no error") {
   std::filesystem::remove(old);
-  check_not_reused("open: No such file or directory");
+  check_not_reused("lstat: No such file or directory");
 }
 
 TEST_CASE_FIXTURE(Fixture, "a retired file of another file system is removed after the save") {
@@ -186,9 +186,10 @@ TEST_CASE_FIXTURE(Fixture, "a retired file that was not written over outlives a 
 
 TEST_CASE_FIXTURE(Fixture, "the target or a folder or a symlink is no retired file") {
   std::filesystem::create_directory(folder.path("folder"));
+  std::filesystem::create_symlink(old, folder.path("link"));
   using Paths = std::pair<std::string, std::string>;
-  for (const Paths& given :
-       {Paths{old, old}, Paths{path, folder.path("folder")}, Paths{path, "/dev/null"}}) {
+  for (const Paths& given : {Paths{old, old}, Paths{path, folder.path("folder")},
+                             Paths{path, folder.path("link")}, Paths{path, "/dev/null"}}) {
     AtomicFile::Options wrong;
     wrong.durable = true;
     wrong.reuse = given.second;
@@ -198,10 +199,7 @@ TEST_CASE_FIXTURE(Fixture, "the target or a folder or a symlink is no retired fi
     CHECK(test::message(error) == doctest::Contains(given.second.c_str()));
   }
   CHECK(read_file(old) == "the retired checkpoint's bytes");
-  std::filesystem::create_symlink(old, folder.path("link"));
-  old = folder.path("link");
-  CHECK(save("new") == "open: Too many levels of symbolic links");
-  CHECK(folder.names() == Names{"folder", "link", "new.ckpt", "old.ckpt"});
+  CHECK(folder.names() == Names{"folder", "link", "old.ckpt"});
 }
 
 TEST_CASE_FIXTURE(Fixture, "a wrong MINDCKPT_WRITE is told before a retired file is taken") {
