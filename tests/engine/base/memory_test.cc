@@ -114,7 +114,7 @@ TEST_CASE("a buffer's pages go back to the system with it") {
 
 TEST_CASE("more memory than the machine has is std::bad_alloc") {
   CHECK_THROWS_AS(Buffer(std::numeric_limits<size_t>::max() / 4), std::bad_alloc);
-  CHECK_THROWS_AS(Pages(std::numeric_limits<size_t>::max()), std::bad_alloc);
+  CHECK_THROWS_AS(Pages{std::numeric_limits<size_t>::max()}, std::bad_alloc);
 }
 
 }  // namespace
