@@ -10,12 +10,11 @@ from pathlib import Path
 
 import contest
 import limits
-import mindckpt
 from contest import Entry, Floor
-from libraries import MINDCKPT, RoundTrip
+from libraries import MINDCKPT, RoundTrip, blocked
 from mindckpt.bench import modes
 from mindckpt.bench.limits import Limit
-from mindckpt.bench.measure import Payload, sample
+from mindckpt.bench.measure import Payload
 from mindckpt.bench.modes import Mode
 
 PLAIN = "mindckpt save plain"
@@ -53,7 +52,7 @@ def large_entries(payload: Payload, folder: Path) -> list[Entry]:
         *map(sealed, (modes.GCM, modes.CBC, modes.SM4)),
         save(modes.DURABLE, Limit(tuple(limits.DURABLE), min), 0.9),
         *map(sealed, (modes.DURABLE_GCM, modes.DURABLE_CBC, modes.DURABLE_SM4)),
-        blocked(payload, folder),
+        blocked(payload, folder, Limit((limits.MEMCPY,)), Floor(ratio=1 / 1.3)),
     ]
 
 
@@ -67,24 +66,6 @@ def small_entries(payload: Payload, folder: Path) -> list[Entry]:
             for mode in modes.ALL
         ),
     ]
-
-
-def blocked(payload: Payload, folder: Path) -> Entry:
-    """How long an asynchronous save keeps its caller."""
-    path = folder / "async.ckpt"
-
-    def save() -> mindckpt.SaveJob | None:
-        return mindckpt.save_checkpoint(dict(payload.tensors), path, async_save=True, durable=False)
-
-    def take() -> float:
-        seconds, job = sample(save, payload.nbytes)
-        job.result()
-        path.unlink()
-        return seconds
-
-    return Entry(
-        "mindckpt save plain, async: blocked", take, Limit((limits.MEMCPY,)), Floor(ratio=1 / 1.3)
-    )
 
 
 if __name__ == "__main__":

@@ -240,3 +240,21 @@ class RoundTrip:
         return lambda: int(
             getattr(memory.peak(self.library.name, self.mode, *size, self.folder), which)
         )
+
+
+def blocked(
+    payload: Payload, folder: Path, limit: Limit | None = None, floor: Floor = NO_FLOOR
+) -> Entry:
+    """How long our asynchronous save keeps its caller."""
+    path = folder / "async.ckpt"
+
+    def save() -> mindckpt.SaveJob | None:
+        return mindckpt.save_checkpoint(dict(payload.tensors), path, async_save=True, durable=False)
+
+    def take() -> float:
+        seconds, job = sample(save, payload.nbytes)
+        job.result()
+        path.unlink()
+        return seconds
+
+    return Entry("mindckpt save plain, async: blocked", take, limit, floor)

@@ -13,9 +13,8 @@ from pathlib import Path
 import contest
 import libraries
 import limits
-import mindckpt
 from contest import Entry, Floor
-from libraries import MINDCKPT, Library, RoundTrip
+from libraries import MINDCKPT, Library, RoundTrip, blocked
 from mindckpt.bench import modes
 from mindckpt.bench.limits import Limit
 from mindckpt.bench.measure import Payload, sample
@@ -60,7 +59,8 @@ def entries_beside(peers: list[Library], payload: Payload, folder: Path) -> list
     if "safetensors" in names:
         lines.append(_again(RoundTrip(MINDCKPT, modes.PLAIN, payload, folder)))
     if "MindSpore" in names:
-        lines += [_mindspore_async(payload, folder), _async(payload, folder)]
+        theirs = _mindspore_async(payload, folder)
+        lines += [theirs, blocked(payload, folder, Limit((theirs.name,)))]
     return lines
 
 
@@ -81,7 +81,6 @@ def _mindspore_async(payload: Payload, folder: Path) -> Entry:
         seconds, _ = sample(
             lambda: ms.save_checkpoint(save_obj, str(path), async_save=True), payload.nbytes
         )
-        ms.async_ckpt_thread_status()
         _wait_for_mindspore()
         path.unlink()
         return seconds
@@ -95,27 +94,6 @@ def _wait_for_mindspore() -> None:
     for thread in threading.enumerate():
         if thread.name == "asyn_save_ckpt":
             thread.join()
-
-
-def _async(payload: Payload, folder: Path) -> Entry:
-    """How long ours does."""
-    save_obj = dict(payload.tensors)
-    path = folder / "async.ckpt"
-
-    def save() -> mindckpt.SaveJob | None:
-        return mindckpt.save_checkpoint(save_obj, path, async_save=True, durable=False)
-
-    def take() -> float:
-        seconds, job = sample(save, payload.nbytes)
-        job.result()
-        path.unlink()
-        return seconds
-
-    return Entry(
-        "mindckpt save plain, async: blocked",
-        take,
-        Limit(("MindSpore save plain, async: blocked",)),
-    )
 
 
 def main() -> None:

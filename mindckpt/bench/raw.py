@@ -36,14 +36,6 @@ def write(data: Buffer, path: Path) -> None:
             file.write(piece)
 
 
-def write_fallocated(data: Buffer, path: Path) -> None:
-    """The raw loop over space that was reserved for the whole file at once."""
-    with path.open("wb", buffering=0) as file:
-        os.posix_fallocate(file.fileno(), 0, data.nbytes)
-        for piece in _pieces(data):
-            file.write(piece)
-
-
 def write_fdatasync(data: Buffer, path: Path) -> None:
     """The raw loop, durable when it returns: one sync at the end."""
     with path.open("wb", buffering=0) as file:
