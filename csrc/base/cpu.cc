@@ -49,7 +49,7 @@ CpuFeatures detect() {
   if (!all_of(saved, kYmm) || __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0) return found;
   if (!all_of(ebx, bit_AVX2)) return found;
   found = found | CpuFeature::kAvx2;
-  if (all_of(ecx, bit_VAES)) found = found | CpuFeature::kVaes;
+  if (all_of(ecx, bit_VAES | bit_VPCLMULQDQ)) found = found | CpuFeature::kVaes;
   if (all_of(ecx, bit_GFNI)) found = found | CpuFeature::kGfni;
   if (all_of(saved, kZmm) && all_of(ebx, bit_AVX512F | bit_AVX512BW | bit_AVX512VL)) {
     found = found | CpuFeature::kAvx512;

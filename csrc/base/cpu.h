@@ -11,7 +11,7 @@ namespace mindckpt {
 enum class CpuFeature : uint32_t {
   kAes,     // x86: AES-NI with SSSE3; aarch64: the AES instructions
   kAvx2,    // x86
-  kVaes,    // x86: AES on 256-bit registers, and on 512-bit ones with kAvx512
+  kVaes,    // x86: AES and carry-less products on 256-bit registers, with kAvx512 on 512-bit ones
   kGfni,    // x86: likewise
   kAvx512,  // x86: F, BW and VL
   kNeon,    // aarch64

@@ -19,13 +19,14 @@ CipherMode parse_cipher_mode(std::string_view name);
 std::string_view cipher_mode_name(CipherMode mode);
 
 inline constexpr size_t kTagBytes = 16;
+using Tag = std::array<std::byte, kTagBytes>;
 inline constexpr size_t kCipherBlockBytes = 16;                 // of AES and SM4 alike
 inline constexpr uint64_t kMaxBlockBytes = uint64_t{64} << 20;  // MindSpore refuses larger blocks
 
 struct FrameHeader {
   CipherMode mode = CipherMode::kAesGcm;
-  std::array<std::byte, kTagBytes> tag{};  // GCM only
-  Iv iv{};                                 // GCM uses the first 12 bytes only
+  Tag tag{};  // GCM only
+  Iv iv{};    // GCM uses the first 12 bytes only
   uint64_t ciphertext_nbytes = 0;
 };
 

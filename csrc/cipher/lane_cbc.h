@@ -12,6 +12,7 @@
 #include "base/wipe.h"
 #include "cipher/cbc.h"
 #include "cipher/kernels/cbc_kernel.h"
+#include "cipher/kernels/known_answer.h"
 
 namespace mindckpt {
 
@@ -106,14 +107,11 @@ class LaneCbc final : public CbcTransform {
 inline constexpr size_t kAnswerBlocks = 67;  // no multiple of any number of lanes
 using Answer = std::array<uint8_t, kIvBytes>;
 
-// Byte i of the answers' messages, and of their keys and IVs.
-constexpr uint8_t answer_byte(size_t i) { return static_cast<uint8_t>(i * 167 + (i >> 8) + 13); }
-
 template <typename Schedule>
 bool gives_answer(const CbcKernel<Schedule>& kernel, const Schedule& schedule,
                   const Answer& answer) {
   constexpr size_t kBytes = kAnswerBlocks * kIvBytes;
-  const auto iv_byte = [](size_t i) { return answer_byte(1000 + i); };
+  const auto iv_byte = [](size_t i) { return answer_byte(kAnswerIvBegin + i); };
   std::vector<uint8_t> plain(kernel.num_lanes * kBytes);
   for (size_t i = 0; i < plain.size(); ++i) plain[i] = answer_byte(i);
   std::vector<uint8_t> text(plain.size());

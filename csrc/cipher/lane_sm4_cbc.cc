@@ -65,8 +65,7 @@ constexpr Answer kAnswer = {0x46, 0x78, 0xB5, 0xD3, 0x2A, 0xBD, 0xAC, 0x88,
                             0xE1, 0x66, 0xC4, 0xBD, 0xEC, 0x84, 0x0C, 0x39};
 
 bool passes(const Sm4CbcKernel& kernel) {
-  std::array<uint8_t, 16> key;
-  for (size_t i = 0; i < key.size(); ++i) key[i] = answer_byte(2000 + i);
+  const std::array<uint8_t, 16> key = answer_bytes<16>(kAnswerKeyBegin);
   Sm4Schedule schedule;
   expand_sm4_key(key.data(), schedule);
   return gives_answer(kernel, schedule, kAnswer);

@@ -2,9 +2,11 @@
 
 #include <openssl/evp.h>
 
+#include <algorithm>
 #include <memory>
 #include <string>
 
+#include "base/bytes.h"
 #include "base/error.h"
 
 namespace mindckpt {
@@ -28,7 +30,25 @@ inline EvpContext new_evp_context() {
   return context;
 }
 
-// EVP takes lengths as int; more is handed over in parts of this size.
-inline constexpr size_t kEvpPartBytes = size_t{1} << 30;
+// AES in a mode, such as "GCM", for a key of 16, 24 or 32 bytes.
+inline EvpCipher fetch_aes(ByteView key, const std::string& mode) {
+  const std::string name = "AES-" + std::to_string(key.size() * 8) + "-" + mode;
+  EvpCipher cipher(EVP_CIPHER_fetch(nullptr, name.c_str(), nullptr));
+  openssl_check(cipher != nullptr, "EVP_CIPHER_fetch of AES");
+  return cipher;
+}
+
+// EVP takes lengths as int: more is handed over in parts. As many bytes come out as go in.
+inline void update(const EvpContext& context, ByteView in, ByteSpan out) {
+  constexpr size_t kPartBytes = size_t{1} << 30;
+  for (size_t at = 0; at < in.size(); at += kPartBytes) {
+    const size_t part = std::min(kPartBytes, in.size() - at);
+    int written = 0;
+    openssl_check(EVP_CipherUpdate(context.get(), uchars(out.subspan(at)), &written,
+                                   uchars(in.subspan(at)), static_cast<int>(part)),
+                  "EVP_CipherUpdate");
+    MINDCKPT_CHECK(static_cast<size_t>(written) == part);
+  }
+}
 
 }  // namespace mindckpt

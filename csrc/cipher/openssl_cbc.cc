@@ -1,4 +1,4 @@
-#include <algorithm>
+#include <utility>
 
 #include "cipher/cbc.h"
 #include "cipher/openssl.h"
@@ -27,14 +27,7 @@ class OpensslCbc final : public CbcTransform {
                                      uchars(ByteView(iv)), encrypt, nullptr),
                   "EVP_CipherInit_ex2");
     EVP_CIPHER_CTX_set_padding(context.get(), 0);
-    for (size_t at = 0; at < in.size(); at += kEvpPartBytes) {
-      const size_t part = std::min(kEvpPartBytes, in.size() - at);
-      int written = 0;
-      openssl_check(EVP_CipherUpdate(context.get(), uchars(out.subspan(at)), &written,
-                                     uchars(in.subspan(at)), static_cast<int>(part)),
-                    "EVP_CipherUpdate");
-      MINDCKPT_CHECK(static_cast<size_t>(written) == part);
-    }
+    update(context, in, out);
   }
 
   EvpCipher cipher_;
@@ -44,10 +37,7 @@ class OpensslCbc final : public CbcTransform {
 }  // namespace
 
 std::unique_ptr<CbcTransform> make_openssl_aes_cbc(ByteView key) {
-  const std::string name = "AES-" + std::to_string(key.size() * 8) + "-CBC";
-  EvpCipher cipher(EVP_CIPHER_fetch(nullptr, name.c_str(), nullptr));
-  openssl_check(cipher != nullptr, "EVP_CIPHER_fetch of AES-CBC");
-  return std::make_unique<OpensslCbc>(std::move(cipher), key);
+  return std::make_unique<OpensslCbc>(fetch_aes(key, "CBC"), key);
 }
 
 std::unique_ptr<CbcTransform> make_openssl_sm4_cbc(ByteView key) {
