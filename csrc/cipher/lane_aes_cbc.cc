@@ -34,15 +34,7 @@ bool passes(const AesCbcKernel& kernel) {
 }
 
 const std::vector<const AesCbcKernel*>& usable_kernels() {
-  static const std::vector<const AesCbcKernel*> usable = [] {
-    std::vector<const AesCbcKernel*> found;
-    for (const AesCbcChoice& choice : aes_cbc_choices()) {
-      if (cpu_features().contains(choice.needs) && passes(*choice.kernel)) {
-        found.push_back(choice.kernel);
-      }
-    }
-    return found;
-  }();
+  static const auto usable = usable_of(aes_cbc_choices(), passes);
   return usable;
 }
 

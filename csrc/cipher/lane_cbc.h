@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/cpu.h"
 #include "base/error.h"
 #include "base/wipe.h"
 #include "cipher/cbc.h"
@@ -36,8 +37,9 @@ class LaneCbc final : public CbcTransform {
   void decrypt(const Iv& iv, ByteView ciphertext, ByteSpan plain) const override {
     MINDCKPT_CHECK(ciphertext.size() % kIvBytes == 0 && plain.size() >= ciphertext.size());
     Iv chain = iv;
-    kernels_.front()->decrypt(schedule_, uchars(ByteSpan(chain)), uchars(ciphertext), uchars(plain),
-                              ciphertext.size() / kIvBytes);
+    const size_t num_blocks = ciphertext.size() / kIvBytes;
+    narrowest_for(num_blocks)
+        .decrypt(schedule_, uchars(ByteSpan(chain)), uchars(ciphertext), uchars(plain), num_blocks);
   }
 
   void encrypt_all(std::span<CbcMessage> messages) const override {
@@ -90,6 +92,7 @@ class LaneCbc final : public CbcTransform {
     }
   }
 
+  // Of those that have enough lanes; else the first one.
   const Kernel& narrowest_for(size_t count) const {
     const Kernel* best = kernels_.front();
     for (const Kernel* kernel : kernels_) {
@@ -131,6 +134,18 @@ bool gives_answer(const CbcKernel<Schedule>& kernel, const Schedule& schedule,
     if (std::memcmp(chain, lanes[lane].chain, sizeof(chain)) != 0) return false;
   }
   return text == plain;
+}
+
+// The kernels that this processor can run and that pass, in the order of the choices.
+template <typename Choice, typename Passes>
+auto usable_of(std::span<const Choice> choices, const Passes& passes) {
+  std::vector<decltype(Choice::kernel)> usable;
+  for (const Choice& choice : choices) {
+    if (cpu_features().contains(choice.needs) && passes(*choice.kernel)) {
+      usable.push_back(choice.kernel);
+    }
+  }
+  return usable;
 }
 
 }  // namespace mindckpt

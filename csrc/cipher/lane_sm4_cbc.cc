@@ -71,13 +71,8 @@ bool passes(const Sm4CbcKernel& kernel) {
   return gives_answer(kernel, schedule, kAnswer);
 }
 
-const Sm4CbcKernel* usable_kernel() {
-  static const Sm4CbcKernel* const usable = []() -> const Sm4CbcKernel* {
-    for (const Sm4CbcChoice& choice : sm4_cbc_choices()) {
-      if (cpu_features().contains(choice.needs) && passes(*choice.kernel)) return choice.kernel;
-    }
-    return nullptr;
-  }();
+const std::vector<const Sm4CbcKernel*>& usable_kernels() {
+  static const auto usable = usable_of(sm4_cbc_choices(), passes);
   return usable;
 }
 
@@ -111,7 +106,9 @@ std::span<const Sm4CbcChoice> sm4_cbc_choices() {
       {&kSm4CbcGfni512, CpuFeature::kGfni | CpuFeature::kAvx512},
       {&kSm4CbcGfni256, CpuFeature::kGfni | CpuFeature::kAvx2},
       {&kSm4CbcVaes256, CpuFeature::kVaes | CpuFeature::kAvx2},
+      {&kSm4CbcVaes256Narrow, CpuFeature::kVaes | CpuFeature::kAvx2},
       {&kSm4CbcAesni, CpuFeature::kAes | CpuFeature::kAvx2},
+      {&kSm4CbcAesniNarrow, CpuFeature::kAes | CpuFeature::kAvx2},
 #elif defined(__aarch64__)
       {&kSm4CbcNeon, CpuFeature::kAes},
 #endif
@@ -120,11 +117,10 @@ std::span<const Sm4CbcChoice> sm4_cbc_choices() {
 }
 
 std::unique_ptr<CbcTransform> make_lane_sm4_cbc(ByteView key) {
-  if (usable_kernel() == nullptr) return nullptr;
+  if (usable_kernels().empty()) return nullptr;
   Sm4Schedule schedule;
   expand_sm4_key(uchars(key), schedule);
-  auto cbc = std::make_unique<LaneCbc<Sm4Schedule>>(
-      std::vector<const Sm4CbcKernel*>{usable_kernel()}, schedule);
+  auto cbc = std::make_unique<LaneCbc<Sm4Schedule>>(usable_kernels(), schedule);
   wipe(&schedule, sizeof(schedule));
   return cbc;
 }

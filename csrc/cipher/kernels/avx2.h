@@ -29,6 +29,7 @@ struct Avx2Words {
   static Reg key(const uint32_t* from) { return _mm256_set1_epi32(static_cast<int>(*from)); }
   static Reg exclusive_or(Reg a, Reg b) { return _mm256_xor_si256(a, b); }
   static Reg exclusive_or(Reg a, Reg b, Reg c) { return exclusive_or(exclusive_or(a, b), c); }
+  static void finish(Reg& x) { __asm__ volatile("" : "+x"(x)); }
   static void transpose(Reg* x) {
     const Reg a = _mm256_unpacklo_epi32(x[0], x[1]);
     const Reg b = _mm256_unpackhi_epi32(x[0], x[1]);

@@ -13,8 +13,10 @@ struct Sm4Schedule {
 using Sm4CbcKernel = CbcKernel<Sm4Schedule>;
 
 #if defined(__x86_64__)
-extern const Sm4CbcKernel kSm4CbcAesni;    // needs kAes and kAvx2
+extern const Sm4CbcKernel kSm4CbcAesni;  // needs kAes and kAvx2
+extern const Sm4CbcKernel kSm4CbcAesniNarrow;
 extern const Sm4CbcKernel kSm4CbcVaes256;  // needs kVaes and kAvx2
+extern const Sm4CbcKernel kSm4CbcVaes256Narrow;
 extern const Sm4CbcKernel kSm4CbcGfni256;  // needs kGfni and kAvx2
 extern const Sm4CbcKernel kSm4CbcGfni512;  // needs kGfni and kAvx512
 #elif defined(__aarch64__)

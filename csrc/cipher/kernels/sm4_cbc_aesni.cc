@@ -12,11 +12,14 @@ struct Aesni {
     return _mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1);
   }
 };
-using Lanes = Sm4Avx2<Aesni, 2>;
+using Wide = Sm4Avx2<Aesni, 4>;
+using Narrow = Sm4Avx2<Aesni, 1>;
 
 }  // namespace
 
-const Sm4CbcKernel kSm4CbcAesni{"AVX2 with AES-NI, 16 lanes", 16, sm4_cbc_encrypt<Lanes>,
-                                sm4_cbc_decrypt<Lanes>};
+const Sm4CbcKernel kSm4CbcAesni{"AVX2 with AES-NI, 32 lanes", 32, sm4_cbc_encrypt<Wide>,
+                                sm4_cbc_decrypt<Wide>};
+const Sm4CbcKernel kSm4CbcAesniNarrow{"AVX2 with AES-NI, 8 lanes", 8, sm4_cbc_encrypt<Narrow>,
+                                      sm4_cbc_decrypt<Narrow>};
 
 }  // namespace mindckpt

@@ -32,6 +32,7 @@ struct Gfni512 {
   static Reg key(const uint32_t* from) { return _mm512_set1_epi32(static_cast<int>(*from)); }
   static Reg exclusive_or(Reg a, Reg b) { return _mm512_xor_si512(a, b); }
   static Reg exclusive_or(Reg a, Reg b, Reg c) { return _mm512_ternarylogic_epi32(a, b, c, 0x96); }
+  static void finish(Reg&) {}
   static void transpose(Reg* x) {
     const Reg a = _mm512_unpacklo_epi32(x[0], x[1]);
     const Reg b = _mm512_unpackhi_epi32(x[0], x[1]);

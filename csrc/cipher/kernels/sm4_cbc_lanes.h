@@ -23,6 +23,8 @@
 //   to_domain, from_domain: M and its inverse
 //   key(p): a round key in every word;  exclusive_or of two, three
 //   transform(reg): what a round does to the sum of three words and the key
+//   finish(reg): keeps the compiler from mixing the groups' work, where that takes more registers
+//     than there are; the processor mixes it
 namespace mindckpt {
 
 template <typename V>
@@ -34,6 +36,7 @@ inline __attribute__((always_inline)) void sm4_rounds(typename V::Reg (*x)[4],
     for (size_t g = 0; g < V::kGroups; ++g) {
       const auto sum = V::exclusive_or(V::exclusive_or(x[g][b], x[g][c], x[g][d]), key);
       x[g][a] = V::exclusive_or(x[g][a], V::transform(sum));
+      V::finish(x[g][a]);
     }
   };
   for (size_t i = 0; i < 32; i += 4) {

@@ -16,6 +16,7 @@ struct Neon {
   static Reg key(const uint32_t* from) { return vreinterpretq_u8_u32(vdupq_n_u32(*from)); }
   static Reg exclusive_or(Reg a, Reg b) { return veorq_u8(a, b); }
   static Reg exclusive_or(Reg a, Reg b, Reg c) { return veorq_u8(veorq_u8(a, b), c); }
+  static void finish(Reg&) {}
   static void transpose(Reg* x) {
     const auto words = [](Reg r) { return vreinterpretq_u32_u8(r); };
     const auto pairs = [](uint32x4_t r) { return vreinterpretq_u64_u32(r); };

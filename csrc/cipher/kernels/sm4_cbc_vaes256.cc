@@ -9,11 +9,14 @@ struct Vaes {
     return _mm256_aesenclast_epi128(x, _mm256_setzero_si256());
   }
 };
-using Lanes = Sm4Avx2<Vaes, 2>;
+using Wide = Sm4Avx2<Vaes, 4>;
+using Narrow = Sm4Avx2<Vaes, 1>;
 
 }  // namespace
 
-const Sm4CbcKernel kSm4CbcVaes256{"AVX2 with VAES, 16 lanes", 16, sm4_cbc_encrypt<Lanes>,
-                                  sm4_cbc_decrypt<Lanes>};
+const Sm4CbcKernel kSm4CbcVaes256{"AVX2 with VAES, 32 lanes", 32, sm4_cbc_encrypt<Wide>,
+                                  sm4_cbc_decrypt<Wide>};
+const Sm4CbcKernel kSm4CbcVaes256Narrow{"AVX2 with VAES, 8 lanes", 8, sm4_cbc_encrypt<Narrow>,
+                                        sm4_cbc_decrypt<Narrow>};
 
 }  // namespace mindckpt
