@@ -12,7 +12,7 @@ import contest
 import limits
 from contest import Entry, Floor
 from libraries import MINDCKPT, RoundTrip, blocked
-from mindckpt.bench import modes
+from mindckpt.bench import modes, raw
 from mindckpt.bench.limits import Limit
 from mindckpt.bench.measure import Payload
 from mindckpt.bench.modes import Mode
@@ -40,7 +40,7 @@ def large_entries(payload: Payload, folder: Path) -> list[Entry]:
     def sealed(mode: Mode) -> Entry:
         names = (DURABLE,) if mode.durable else (PLAIN,)
         if mode is modes.GCM:
-            names += (limits.cipher_name(mode),)
+            names += (raw.cipher_name(mode),)
         return save(mode, Limit(names), SEALED_FLOORS[mode])
 
     return [

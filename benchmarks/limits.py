@@ -13,7 +13,8 @@ import numpy as np
 import contest
 import raw_loops
 from contest import Entry
-from mindckpt.bench import modes
+from mindckpt.bench import modes, raw
+from mindckpt.bench.limits import CRC
 from mindckpt.bench.measure import Payload, sample
 from mindckpt.bench.modes import Mode
 from raw_loops import Memory, Write
@@ -95,21 +96,14 @@ def copies(payload: Payload, threads: Sequence[int] = (CORES,)) -> list[Entry]:
     return [entry(count) for count in threads]
 
 
-def cipher_name(mode: Mode, *, opening: bool = False) -> str:
-    """What a cipher alone is called in tables."""
-    return f"{'open' if opening else 'seal'} {mode.name} alone x {CORES}"
-
-
 def ciphers(payload: Payload, in_modes: Sequence[Mode], *, opening: bool = False) -> list[Entry]:
     """The ciphers that saves use, with nothing else to do, in cache."""
 
     def entry(mode: Mode) -> Entry:
-        key_bytes, name = mode.key_bytes_and_name
-
-        def take() -> float | None:
-            return raw_loops.cipher(name, key_bytes, payload.nbytes, CORES, opening=opening)
-
-        return Entry(cipher_name(mode, opening=opening), take)
+        return Entry(
+            raw.cipher_name(mode, opening=opening),
+            lambda: raw.cipher_seconds(mode, payload.nbytes, opening=opening),
+        )
 
     return [entry(mode) for mode in in_modes if mode.cipher]
 
@@ -130,7 +124,7 @@ def _entries(payload: Payload, folder: Path) -> list[Entry]:
         *copies(payload, sorted({1, CORES})),
         touch(f"touch huge pages x {CORES}", Memory.HUGE_PAGES),
         touch(f"touch 4 KiB pages x {CORES}", Memory.SMALL_PAGES),
-        Entry(f"CRC-32 x {CORES}", lambda: raw_loops.crc32(payload.buffer, CORES)),
+        Entry(CRC, lambda: raw.crc32_seconds(payload.buffer)),
         *ciphers(payload, modes.ALL),
         *ciphers(payload, modes.ALL, opening=True),
         *writes(payload, folder, BUFFERED | DURABLE | OVER),

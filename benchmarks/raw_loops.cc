@@ -17,12 +17,6 @@
 #include <thread>
 #include <vector>
 
-#include "base/bytes.h"
-#include "base/error.h"
-#include "checksum/crc32.h"
-#include "cipher/cipher.h"
-#include "engine/save.h"
-
 namespace {
 
 using Clock = std::chrono::steady_clock;
@@ -219,57 +213,4 @@ EXPORT double raw_touch(size_t nbytes, int memory, int threads) {
     return 0;
   });
   return elapsed(start);
-}
-
-// CRC-32 by the library that saves use, without putting the pieces' sums together.
-EXPORT double raw_crc32(const std::byte* data, size_t nbytes, int threads) {
-  std::atomic<uint32_t> sum{0};
-  const auto start = Clock::now();
-  for_each_piece(nbytes, kPieceBytes, threads, [&](size_t begin, size_t length, int) {
-    sum.fetch_xor(mindckpt::crc32_update(0, {data + begin, length}));
-    return 0;
-  });
-  const double seconds = elapsed(start);
-  return sum.load() == 1 ? seconds + 1e-12 : seconds;  // the sum is used: nothing is left out
-}
-
-// The cipher that saves and loads use, a block of a save's at a time, in cache, with a key of so
-// many bytes. -1 where it is not to be had.
-EXPORT double raw_cipher(const char* mode, size_t key_nbytes, size_t nbytes, int threads,
-                         int opening) try {
-  using namespace mindckpt;
-  const std::vector<std::byte> key(key_nbytes, std::byte{0x5A});
-  const auto cipher = Cipher::create(parse_cipher_mode(mode), key);
-  const auto sizes = pick_frames(*cipher, default_block_bytes(cipher.get(), threads));
-  const size_t header_nbytes = frame_header_nbytes(cipher->mode());
-  const size_t frame_nbytes = cipher->frame_nbytes(sizes.frame_bytes);
-  struct Buffers {
-    std::vector<std::byte> plain;
-    std::vector<std::byte> frames;
-    std::vector<std::byte> opened;
-  };
-  std::vector<Buffers> buffers(static_cast<size_t>(threads));
-  for (Buffers& own : buffers) {
-    own.plain.assign(sizes.block_bytes, std::byte{7});
-    own.frames.resize(cipher->frames_nbytes(sizes.block_bytes, sizes.frame_bytes));
-    own.opened.resize(frame_nbytes);
-    cipher->seal_run(own.plain, sizes.frame_bytes, Iv{}, own.frames);
-  }
-  const auto start = Clock::now();
-  for_each_piece(nbytes, sizes.block_bytes, threads, [&](size_t, size_t length, int worker) {
-    Buffers& own = buffers[static_cast<size_t>(worker)];
-    if (opening == 0) {
-      cipher->seal_run(ByteView(own.plain).first(length), sizes.frame_bytes, Iv{}, own.frames);
-      return 0;
-    }
-    for (size_t at = 0; at + frame_nbytes <= own.frames.size(); at += frame_nbytes) {
-      const ByteView frame = ByteView(own.frames).subspan(at, frame_nbytes);
-      cipher->open(decode_frame_header(frame, cipher->mode()), frame.subspan(header_nbytes),
-                   own.opened);
-    }
-    return 0;
-  });
-  return elapsed(start);
-} catch (const mindckpt::Error&) {
-  return -1;
 }

@@ -67,17 +67,6 @@ def touch(nbytes: int, memory: Memory, threads: int) -> float:
     return _seconds(_library().raw_touch(nbytes, int(memory), threads))
 
 
-def crc32(data: Buffer, threads: int) -> float:
-    """Seconds to sum, by the library that saves use."""
-    return _seconds(_library().raw_crc32(data.ctypes.data, data.nbytes, threads))
-
-
-def cipher(mode: str, key_bytes: int, nbytes: int, threads: int, *, opening: bool) -> float | None:
-    """Seconds that the cipher of saves needs, in cache; None where it is not to be had."""
-    seconds = _library().raw_cipher(mode.encode(), key_bytes, nbytes, threads, int(opening))
-    return None if seconds < 0 else float(seconds)
-
-
 def _seconds(result: float, path: Path | None = None) -> float:
     if result < 0:
         number = int(-result)
@@ -94,12 +83,8 @@ def _library() -> Any:
         "raw_read": [ctypes.c_char_p, size, number, number, pointer],
         "raw_memcpy": [pointer, pointer, size, number],
         "raw_touch": [size, number, number],
-        "raw_crc32": [pointer, size, number],
-        "raw_cipher": [ctypes.c_char_p, size, size, number, number],
     }.items():
-        function = getattr(library, name, None)
-        if function is None:
-            continue
+        function = getattr(library, name)
         function.argtypes = arguments
         function.restype = ctypes.c_double
     return library

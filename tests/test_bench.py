@@ -15,8 +15,10 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from mindckpt import _core
 from mindckpt.bench.__main__ import main
 from support import AVAILABLE_MODES
 
@@ -212,16 +214,32 @@ def test_several_sizes_rounds_and_no_sync(
     assert "## 64 KiB in 1 tensors of 64 KiB" in printed
 
 
-def test_without_openssl_its_limits_are_left_out(
+def test_without_a_cipher_its_limit_is_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
+    def no_cipher(*_: object) -> float:
+        raise RuntimeError("no such cipher here")
+
+    monkeypatch.setattr("mindckpt._core.cipher_seconds", no_cipher)
     path = tmp_path / "report.json"
     options = "--size 64KiB --modes gcm --snapshot lazy --rounds 1 --dir"
     main([*options.split(), str(tmp_path), "--json", str(path)])
     (save,) = json.loads(path.read_text())["sizes"][0]["saves"]
     assert save["timings"][-1]["limits"] == ["raw durable write"]
     assert "can't be measured here" in capsys.readouterr().out
+
+
+def test_ciphers_and_checksums_alone_are_measured() -> None:
+    data = np.arange(1 << 20, dtype=np.uint8)
+    assert _core.crc32_seconds(data, 2) > 0
+    for opening in (False, True):
+        assert _core.cipher_seconds("AES-CBC", bytes(32), 1 << 20, 2, opening) > 0
+    with pytest.raises(ValueError, match="num_threads"):
+        _core.cipher_seconds("AES-CBC", bytes(32), 1, 0, False)
+    with pytest.raises(ValueError, match="num_threads"):
+        _core.crc32_seconds(data, 0)
+    with pytest.raises(ValueError, match="16, 24 or 32"):
+        _core.cipher_seconds("AES-CBC", bytes(3), 1, 1, False)
 
 
 # ---- training loops

@@ -8,7 +8,9 @@
 #include "base/error.h"
 #include "checksum/crc32.h"
 #include "cipher/sm4.h"
+#include "engine/speed.h"
 #include "image/element_type.h"
+#include "python/arguments.h"
 #include "python/bind.h"
 #include "python/errors.h"
 
@@ -24,6 +26,28 @@ std::map<std::string, uint64_t> itemsizes() {
   std::map<std::string, uint64_t> sizes;
   for (const ElementType& type : tensor_types()) sizes.emplace(type.name, type.nbytes);
   return sizes;
+}
+
+int checked_num_threads(int num_threads) {
+  if (num_threads < 1) throw py::value_error("num_threads must be at least 1");
+  return num_threads;
+}
+
+double cipher_seconds_of(const std::string& mode, const py::bytes& key, uint64_t nbytes,
+                         int num_threads, bool opening) {
+  const auto cipher = make_cipher(key, mode);
+  const int threads = checked_num_threads(num_threads);
+  const py::gil_scoped_release release;
+  return cipher_seconds(*cipher, nbytes, threads, opening);
+}
+
+double crc32_seconds_of(const py::buffer& data, int num_threads) {
+  const py::buffer_info info = data.request();
+  const ByteView bytes(static_cast<const std::byte*>(info.ptr),
+                       static_cast<size_t>(info.size * info.itemsize));
+  const int threads = checked_num_threads(num_threads);
+  const py::gil_scoped_release release;
+  return crc32_seconds(bytes, threads);
 }
 
 }  // namespace
@@ -43,5 +67,8 @@ PYBIND11_MODULE(_core, module) {
   mindckpt::bind_loading(module);
   mindckpt::bind_dlpack(module);
   module.def("itemsizes", &mindckpt::itemsizes);
+  module.def("cipher_seconds", &mindckpt::cipher_seconds_of, py::arg("mode"), py::arg("key"),
+             py::arg("nbytes"), py::arg("num_threads"), py::arg("opening"));
+  module.def("crc32_seconds", &mindckpt::crc32_seconds_of, py::arg("data"), py::arg("num_threads"));
   module.def("sm4_provider", [] { return std::string(mindckpt::sm4_provider()); });
 }

@@ -110,7 +110,7 @@ class Case:
         """
         copy, staging = self._copies()
         stages = [limits.CRC] if self.mode.crc else []
-        stages += [raw.openssl_name(self.mode.cipher)] if self.mode.cipher else []
+        stages += [raw.cipher_name(self.mode)] if self.mode.cipher else []
         written = [*copy, *stages, limits.WRITE]
         durable = [*copy, *stages, limits.DURABLE_WRITE]
         names = {

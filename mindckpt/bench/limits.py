@@ -24,7 +24,7 @@ Samples: TypeAlias = dict[str, list[float | None]]
 WRITE = "raw write"
 DURABLE_WRITE = "raw durable write"
 MEMCPY = f"memcpy x {raw.cores()}"
-CRC = f"zlib CRC-32 x {raw.cores()}"
+CRC = f"CRC-32 x {raw.cores()}"
 PINNED_COPY = "pinned copy to the host"
 DEVICE_COPY = "copy on the device"
 
@@ -100,10 +100,10 @@ def raw_limits(
 
     def crc() -> float:
         part = buffer[:_PART_BYTES]
-        return sample(lambda: raw.crc32_parallel(part), 0)[0] * nbytes / part.nbytes
+        return raw.crc32_seconds(part) * nbytes / part.nbytes
 
-    def cipher(name: str) -> Callable[[], float | None]:
-        return lambda: raw.openssl_seconds(name, nbytes)
+    def cipher(mode: Mode) -> Callable[[], float | None]:
+        return lambda: raw.cipher_seconds(mode, nbytes)
 
     limits: dict[str, Callable[[], float | None]] = {WRITE: lambda: write(raw.write)}
     if durable:
@@ -116,8 +116,7 @@ def raw_limits(
         limits[MEMCPY] = copy
     if any(mode.crc for mode in modes):
         limits[CRC] = crc
-    for name in dict.fromkeys(mode.cipher for mode in modes if mode.cipher):
-        limits[raw.openssl_name(name)] = cipher(name)
+    limits.update({raw.cipher_name(mode): cipher(mode) for mode in modes if mode.cipher})
     return limits
 
 

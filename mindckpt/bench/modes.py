@@ -12,7 +12,7 @@ class Mode:
 
     Attributes:
         name: As printed.
-        cipher: OpenSSL's name of the cipher; '' for none.
+        cipher: The cipher, as printed; '' for none.
         crc: Whether a checksum is written, and verified by the load.
         durable: Whether the file is on the disk before the save returns.
     """
@@ -49,21 +49,21 @@ class Mode:
 
 
 _KEY_BYTES_AND_MODE = {
-    "aes-256-gcm": (32, "AES-GCM"),
-    "aes-256-cbc": (32, "AES-CBC"),
-    "sm4-cbc": (16, "SM4-CBC"),
+    "AES-256-GCM": (32, "AES-GCM"),
+    "AES-256-CBC": (32, "AES-CBC"),
+    "SM4-CBC": (16, "SM4-CBC"),
 }
 
 PLAIN = Mode("plain")
 DURABLE = Mode("plain, durable", durable=True)
 CRC = Mode("CRC", crc=True)
-GCM = Mode("AES-256-GCM", cipher="aes-256-gcm")
-CBC = Mode("AES-256-CBC", cipher="aes-256-cbc")
-SM4 = Mode("SM4-CBC", cipher="sm4-cbc")
+GCM = Mode("AES-256-GCM", cipher="AES-256-GCM")
+CBC = Mode("AES-256-CBC", cipher="AES-256-CBC")
+SM4 = Mode("SM4-CBC", cipher="SM4-CBC")
 
-DURABLE_GCM = Mode("AES-256-GCM, durable", cipher="aes-256-gcm", durable=True)
-DURABLE_CBC = Mode("AES-256-CBC, durable", cipher="aes-256-cbc", durable=True)
-DURABLE_SM4 = Mode("SM4-CBC, durable", cipher="sm4-cbc", durable=True)
+DURABLE_GCM = Mode("AES-256-GCM, durable", cipher="AES-256-GCM", durable=True)
+DURABLE_CBC = Mode("AES-256-CBC, durable", cipher="AES-256-CBC", durable=True)
+DURABLE_SM4 = Mode("SM4-CBC, durable", cipher="SM4-CBC", durable=True)
 
 ALL = (PLAIN, DURABLE, CRC, GCM, CBC, SM4)
 

@@ -1,11 +1,9 @@
-"""What the machine can do without us: loops that copy, sum, write and read; OpenSSL's own speed."""
+"""What the machine can do: loops that copy, write and read; checksums and ciphers by themselves."""
 
 from __future__ import annotations
 
 import ctypes
 import os
-import subprocess
-import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,12 +12,14 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from mindckpt import _core
+from mindckpt.bench.modes import Mode
+
 Buffer: TypeAlias = npt.NDArray[np.uint8]
 
 PIECE_BYTES = 4_000_000
 SYNC_EVERY_BYTES = 32 << 20
 READ_BYTES = 16 << 20
-CIPHER_BLOCK_BYTES = 1 << 20
 
 _SYNC_FILE_RANGE_WRITE = 2
 
@@ -84,39 +84,26 @@ def copy_parallel(source: Buffer, target: Buffer) -> None:
     _on_all_cores(copy_part, source.nbytes)
 
 
-def crc32_parallel(data: Buffer) -> None:
-    """Sums a buffer on all cores with zlib's CRC-32, without combining the parts' sums."""
-    _on_all_cores(lambda part: zlib.crc32(data[part].data), data.nbytes)
+def crc32_seconds(data: Buffer) -> float:
+    """Seconds to sum a buffer on all cores, as saves do."""
+    return _core.crc32_seconds(data, cores())
 
 
-def openssl_name(cipher: str, *, decrypt: bool = False) -> str:
-    """What `openssl_seconds` is called in tables."""
-    return f"OpenSSL {'open' if decrypt else 'seal'} {cipher} x {cores()}"
+def cipher_name(mode: Mode, *, opening: bool = False) -> str:
+    """What a mode's cipher alone is called in tables."""
+    return f"{'open' if opening else 'seal'} {mode.cipher} alone x {cores()}"
 
 
-def openssl_seconds(cipher: str, nbytes: int, *, decrypt: bool = False) -> float | None:
-    """Seconds that OpenSSL needs for `nbytes` on all cores, were there nothing else to do.
+def cipher_seconds(mode: Mode, nbytes: int, *, opening: bool = False) -> float | None:
+    """Seconds to seal `nbytes`, or open them, on all cores, as saves do: in cache.
 
-    None where that can't be measured.
+    None where this machine lacks the cipher.
     """
-    rate = openssl_rate(cipher, decrypt=decrypt)
-    return None if rate is None else nbytes / (rate * cores())
-
-
-def openssl_rate(cipher: str, *, decrypt: bool = False) -> float | None:
-    """Bytes a second of one core by `openssl speed`, on blocks of 1 MiB.
-
-    None where the program is missing or was built without the cipher.
-    """
-    command = ["openssl", "speed", "-mr", "-elapsed", "-seconds", "1"]
-    command += ["-bytes", str(CIPHER_BLOCK_BYTES), *(["-decrypt"] if decrypt else [])]
+    key_bytes, name = mode.key_bytes_and_name
     try:
-        run = subprocess.run([*command, "-evp", cipher], capture_output=True, text=True)
-    except FileNotFoundError:
+        return _core.cipher_seconds(name, bytes(key_bytes), nbytes, cores(), opening)
+    except RuntimeError:
         return None
-    # "+F:22:AES-256-GCM:4123456789.00": the last field is bytes a second.
-    results = [line for line in run.stdout.splitlines() if line.startswith("+F:")]
-    return float(results[-1].rsplit(":", 1)[1]) if results else None
 
 
 def _on_all_cores(work: Callable[[slice], object], nbytes: int) -> None:
