@@ -6,7 +6,6 @@
 
 #include "base/error.h"
 #include "base/memory.h"
-#include "base/workers.h"
 
 namespace mindckpt {
 
@@ -25,9 +24,10 @@ namespace {
 // One read has a frame's tail and the next one's header: they lie together.
 constexpr size_t kMaxTailBytes = 2 * kCipherBlockBytes;
 
-SealedSource::SealedSource(const Source& file, const Cipher& cipher)
+SealedSource::SealedSource(const Source& file, const Cipher& cipher, const FindRun& run)
     : file_(file), cipher_(cipher) {
   while (end_of_frames().in_file < file.nbytes()) {
+    run.check();
     const Start start = end_of_frames();
     try {
       const Frame frame = read_frame(start, read_header(start.in_file));
@@ -40,7 +40,7 @@ SealedSource::SealedSource(const Source& file, const Cipher& cipher)
       rethrow_with_place(error, frames_.size(), start.in_file);
     }
     // All frames but the last one usually have one length.
-    if (frames_.size() == 1) find_equal_frames();
+    if (frames_.size() == 1) find_equal_frames(run);
   }
   nbytes_ = end_of_frames().in_plain;
 }
@@ -87,7 +87,7 @@ Frame SealedSource::read_frame(const Start& start, const FrameHeader& header) co
 // Finds the frames behind the first one that are as long as it, on several threads, since it is
 // known where they would begin. What is found is what a walk from each to the next would find: it
 // ends before the first one that is otherwise in any way, which is left to the walk to speak of.
-void SealedSource::find_equal_frames() {
+void SealedSource::find_equal_frames(const FindRun& run) {
   const Frame first = frames_.front();
   const uint64_t header_nbytes = frame_header_nbytes(cipher_.mode());
   const uint64_t tail_nbytes = cipher_.tail_nbytes(first.header);
@@ -129,13 +129,14 @@ void SealedSource::find_equal_frames() {
   constexpr uint64_t kFrames = 256;   // a thread's share
   constexpr uint64_t kShares = 1024;  // found before memory is taken for more
   const CancelFlag never{false};
+  const CancelFlag& cancel = run.cancel != nullptr ? *run.cancel : never;
   while (frames_.size() < most) {
     const uint64_t begin = frames_.size();
     const uint64_t end = std::min(most, begin + kFrames * kShares);
     const uint64_t shares = (end - begin + kFrames - 1) / kFrames;
     std::vector<uint64_t> found(shares);
     frames_.resize(end);
-    for_each_item(0, shares, default_num_threads(), never, [&](uint64_t share, int) {
+    for_each_item(0, shares, run.num_threads, cancel, [&](uint64_t share, int) {
       const uint64_t from = begin + share * kFrames;
       found[share] = find(from, std::min(end, from + kFrames));
     });

@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "base/error.h"
+#include "base/workers.h"
 #include "cipher/cipher.h"
 #include "storage/source.h"
 
@@ -17,14 +19,27 @@ struct Frame {
   Iv number;  // what its IV says its place in the run is
 };
 
+// How the frames of a file are found.
+struct FindRun {
+  int num_threads = default_num_threads();
+  const CancelFlag* cancel = nullptr;  // borrowed while they are
+
+  // Throws Error(kCancelled).
+  void check() const {
+    if (cancel != nullptr && cancel->load(std::memory_order_relaxed)) {
+      throw Error(ErrorKind::kCancelled, "cancelled");
+    }
+  }
+};
+
 // The plaintext of an encrypted file. read_at decrypts what is asked for and checks nothing:
 // whoever believes what it reads must open() those frames before handing anything on.
 class SealedSource final : public Source {
  public:
   // Finds every frame, each by the header that the one before leads to, and opens the first one to
-  // see whether the key is right. Both are borrowed. Throws Error(kDecryption), Error(kFormat),
-  // Error(kIo).
-  SealedSource(const Source& file, const Cipher& cipher);
+  // see whether the key is right. File and cipher are borrowed. Throws Error(kDecryption),
+  // Error(kFormat), Error(kIo), Error(kCancelled).
+  SealedSource(const Source& file, const Cipher& cipher, const FindRun& run = {});
 
   uint64_t nbytes() const override { return nbytes_; }
   size_t window_nbytes() const override { return size_t{1} << 10; }
@@ -54,7 +69,7 @@ class SealedSource final : public Source {
   };
   FrameHeader read_header(uint64_t at) const;
   Frame read_frame(const Start& start, const FrameHeader& header) const;
-  void find_equal_frames();
+  void find_equal_frames(const FindRun& run);
   Start end_of_frames() const;
 
   const Source& file_;

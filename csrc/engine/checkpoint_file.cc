@@ -309,13 +309,14 @@ class Loader {
 
 }  // namespace
 
-CheckpointFile::CheckpointFile(const std::string& path, std::shared_ptr<const Cipher> cipher)
+CheckpointFile::CheckpointFile(const std::string& path, std::shared_ptr<const Cipher> cipher,
+                               const FindRun& run)
     : cipher_(std::move(cipher)), file_(path) {
   try {
     std::array<std::byte, 4> first{};
     file_.read_at(0, ByteSpan(first).first(std::min<uint64_t>(first.size(), file_.nbytes())));
     if (cipher_) {
-      read_sealed_index();
+      read_sealed_index(run);
     } else if (const auto mode = encrypted_mode(first)) {
       throw Error(ErrorKind::kDecryption, "the file is encrypted with " +
                                               std::string(cipher_mode_name(*mode)) +
@@ -329,8 +330,8 @@ CheckpointFile::CheckpointFile(const std::string& path, std::shared_ptr<const Ci
   }
 }
 
-void CheckpointFile::read_sealed_index() {
-  sealed_ = std::make_unique<SealedSource>(file_, *cipher_);
+void CheckpointFile::read_sealed_index(const FindRun& run) {
+  sealed_ = std::make_unique<SealedSource>(file_, *cipher_, run);
   try {
     index_ = Index::read(*sealed_);
     check_seals();
@@ -340,6 +341,7 @@ void CheckpointFile::read_sealed_index() {
     // stranger's words, or a parameter's bytes. When a block does not open, that is what is wrong.
     Buffer staging;
     for (const Frame& frame : sealed_->frames()) {
+      run.check();
       staging.reserve(frame.header.ciphertext_nbytes);
       sealed_->open(frame, staging.span());
     }

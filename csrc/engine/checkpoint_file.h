@@ -36,8 +36,10 @@ struct LoadRun {
 // An open checkpoint: its records are found, its payloads not read yet.
 class CheckpointFile {
  public:
-  // `cipher` is nullptr for a plain file. Throws Error(kIo), Error(kFormat), Error(kDecryption).
-  CheckpointFile(const std::string& path, std::shared_ptr<const Cipher> cipher);
+  // `cipher` is nullptr for a plain file. Throws Error(kIo), Error(kFormat), Error(kDecryption),
+  // Error(kCancelled).
+  CheckpointFile(const std::string& path, std::shared_ptr<const Cipher> cipher,
+                 const FindRun& run = {});
 
   const std::vector<Entry>& entries() const noexcept { return index_.entries; }
   bool has_crc() const noexcept { return index_.crc.has_value(); }
@@ -54,7 +56,7 @@ class CheckpointFile {
   void read(std::span<const Target> targets, bool check_crc, const LoadRun& run) const;
 
  private:
-  void read_sealed_index();
+  void read_sealed_index(const FindRun& run);
   void check_seals() const;
   void check_no_run() const;
 

@@ -66,13 +66,27 @@ const char* role_name(EntryRole role) {
   MINDCKPT_CHECK(false);
 }
 
+int threads_of(int num_threads) {
+  if (num_threads < 0) throw py::value_error("num_threads must not be negative");
+  return num_threads == 0 ? default_num_threads() : num_threads;
+}
+
 class PyReader {
  public:
-  PyReader(const py::str& path, const std::optional<py::bytes>& key, const std::string& mode) {
+  PyReader(const py::str& path, const std::optional<py::bytes>& key, const std::string& mode,
+           int num_threads) {
     const std::string resolved = file_system_path(path);
-    std::shared_ptr<const Cipher> cipher = make_cipher(key, mode);
-    const py::gil_scoped_release release;
-    file_ = std::make_shared<CheckpointFile>(resolved, std::move(cipher));
+    const std::shared_ptr<const Cipher> cipher = make_cipher(key, mode);
+    const int threads = threads_of(num_threads);
+    if (cipher == nullptr) {
+      const py::gil_scoped_release release;
+      file_ = std::make_shared<CheckpointFile>(resolved, nullptr);
+      return;
+    }
+    // Every block of an encrypted file is visited.
+    run_interruptibly([&](const CancelFlag& cancel) {
+      file_ = std::make_shared<CheckpointFile>(resolved, cipher, FindRun{threads, &cancel});
+    });
   }
 
   py::list entries() const {
@@ -89,8 +103,7 @@ class PyReader {
 
   py::list read(const std::vector<size_t>& indices, const std::vector<py::dtype>& dtypes,
                 bool check_crc, int num_threads) const {
-    if (num_threads < 0) throw py::value_error("num_threads must not be negative");
-    if (num_threads == 0) num_threads = default_num_threads();
+    const int threads = threads_of(num_threads);
     check_indices(indices, dtypes.size());
     std::vector<uint64_t> sizes;
     sizes.reserve(indices.size());
@@ -107,7 +120,7 @@ class PyReader {
     }
     std::ranges::sort(targets, {}, &Target::entry);
     run_interruptibly([&](const CancelFlag& cancel) {
-      file_->read(targets, check_crc, {num_threads, cancel, nullptr, {}});
+      file_->read(targets, check_crc, {threads, cancel, nullptr, {}});
     });
     return arrays;
   }
@@ -115,8 +128,7 @@ class PyReader {
   // The same into memory of devices, all of one backend whose copies take any alignment.
   void read_into(const std::vector<size_t>& indices, const std::vector<DeviceArray*>& arrays,
                  bool check_crc, int num_threads) const {
-    if (num_threads < 0) throw py::value_error("num_threads must not be negative");
-    if (num_threads == 0) num_threads = default_num_threads();
+    const int threads = threads_of(num_threads);
     check_indices(indices, arrays.size());
     std::vector<Target> targets;
     std::vector<Producer> producers;
@@ -137,7 +149,7 @@ class PyReader {
     }
     std::ranges::sort(targets, {}, &Target::entry);
     run_interruptibly([&](const CancelFlag& cancel) {
-      file_->read(targets, check_crc, {num_threads, cancel, &runtime().staging, producers});
+      file_->read(targets, check_crc, {threads, cancel, &runtime().staging, producers});
     });
   }
 
@@ -209,8 +221,8 @@ class PyReader {
 void bind_loading(py::module_& module) {
   using namespace py::literals;
   py::class_<PyReader>(module, "Reader")
-      .def(py::init<const py::str&, const std::optional<py::bytes>&, const std::string&>(),
-           "path"_a, "key"_a.none(true), "mode"_a)
+      .def(py::init<const py::str&, const std::optional<py::bytes>&, const std::string&, int>(),
+           "path"_a, "key"_a.none(true), "mode"_a, "num_threads"_a = 0)
       .def_property_readonly("entries", &PyReader::entries)
       .def_property_readonly("has_crc", &PyReader::has_crc)
       .def_property_readonly("sealed", &PyReader::is_sealed)

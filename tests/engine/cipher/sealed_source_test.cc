@@ -111,6 +111,23 @@ TEST_CASE("blocks of padding only are read over wherever they stand") {
   }
 }
 
+TEST_CASE("finding the blocks can be cancelled, and takes the threads that it is given") {
+  for (const CipherKind& kind : test::every_kind()) {
+    CAPTURE(kind.label());
+    const EncryptedFile file(kind, std::vector<size_t>(700, 64), 91);
+    const MemorySource bytes = file.source();
+    const CancelFlag cancelled{true};
+    CHECK(error_of([&] { SealedSource(bytes, *file.cipher, {1, &cancelled}); }).kind() ==
+          ErrorKind::kCancelled);
+    for (const int num_threads : {1, 3}) {
+      const CancelFlag not_cancelled{false};
+      const SealedSource source(bytes, *file.cipher, {num_threads, &not_cancelled});
+      CHECK(source.frames().size() == 700);
+      CHECK(source.nbytes() == file.plain.size());
+    }
+  }
+}
+
 TEST_CASE("a file of no bytes holds no plaintext") {
   const EncryptedFile file({CipherMode::kAesGcm, 16}, {}, 85);
   const MemorySource bytes = file.source();
