@@ -200,6 +200,15 @@ def _check_limit(what: str, nbytes: int) -> None:
         raise SettingError(f"{what} must be at least 1 MiB and less than 2**63, got {nbytes}")
 
 
+def _forget_parents_lock() -> None:
+    """In a forked child: the thread that held the lock is not here."""
+    global _plugins_lock
+    _plugins_lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget_parents_lock)
+
+
 def _load_entry_points() -> dict[str, str]:
     global _plugins
     with _plugins_lock:

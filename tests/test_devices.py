@@ -741,6 +741,35 @@ assert "libcuda" not in maps and "libascendcl" not in maps, maps
     run_python(code, tmp_path / "a.ckpt", count)
 
 
+def test_a_fork_while_another_thread_loads_plugins_does_not_hang() -> None:
+    code = """
+import os, sys, threading, warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of forks beside threads
+import importlib.metadata
+import mindckpt
+
+inside, forked = threading.Event(), threading.Event()
+
+def slow_entry_points(group):
+    inside.set()
+    forked.wait()
+    return []
+
+importlib.metadata.entry_points = slow_entry_points
+loading = threading.Thread(target=mindckpt.devices)
+loading.start()
+inside.wait()
+child = os.fork()
+if child == 0:
+    importlib.metadata.entry_points = lambda group: []
+    os._exit(0 if mindckpt.devices() else 1)
+forked.set()
+loading.join()
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    run_python(code)
+
+
 def test_a_fork_after_use_is_told_and_not_hung(tmp_path: pathlib.Path) -> None:
     code = """
 import os, sys
