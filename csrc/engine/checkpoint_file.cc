@@ -76,10 +76,14 @@ class Loader {
     const std::vector<Range> ranges = sealed_ != nullptr ? frames_to_open() : ranges_to_read();
     crcs_.resize(check_crc_ ? ranges.size() : 0);
     std::vector<Buffer> buffers(static_cast<size_t>(run.num_threads));
+    const std::vector<size_t> turns = turns_of(ranges);
     for_each_item(
-        0, ranges.size(), run.num_threads, run.cancel,
-        [&](uint64_t item, int worker) {
-          load_range(ranges[item], item, worker, buffers[static_cast<size_t>(worker)], run.cancel);
+        0, turns.size() - 1, run.num_threads, run.cancel,
+        [&](uint64_t turn, int worker) {
+          for (size_t item = turns[turn]; item < turns[turn + 1]; ++item) {
+            load_range(ranges[item], item, worker, buffers[static_cast<size_t>(worker)],
+                       run.cancel);
+          }
         },
         [&](int worker) {
           if (uploads_) uploads_->finish(worker);
@@ -122,6 +126,21 @@ class Loader {
                            }
                          });
     if (in_staging) uploads_->submit(worker);
+  }
+
+  // Where what a worker takes at once begins, and the end. Neighbours go to one worker up to the
+  // length of a huge page: two that meet in a fresh one would both clear it.
+  static std::vector<size_t> turns_of(const std::vector<Range>& ranges) {
+    std::vector<size_t> turns;
+    uint64_t end = 0;
+    for (size_t i = 0; i < ranges.size(); ++i) {
+      if (turns.empty() || ranges[i].end > end) {
+        turns.push_back(i);
+        end = ranges[i].begin + kHugePageBytes;
+      }
+    }
+    turns.push_back(ranges.size());
+    return turns;
   }
 
   // A plain file: everything when it is summed, else the wanted content, neighbours together.
