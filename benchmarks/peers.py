@@ -98,7 +98,7 @@ def _wait_for_mindspore() -> None:
 
 def main() -> None:
     """Measures, and prints."""
-    chosen = contest.options(__doc__.splitlines()[0], gigabytes=0.5)
+    chosen = contest.options(__doc__.splitlines()[0], gigabytes=0.27)
     peers = installed()
 
     def entries(payload: Payload, folder: Path) -> list[Entry]:

@@ -525,6 +525,18 @@ def test_loaded_parameters_are_seen_by_the_frameworks(folder: Path) -> None:
     assert seen
 
 
+def test_parameters_of_ours_are_saved_after_whoever_writes_to_them(folder: Path) -> None:
+    """In a stream that only the writer knows."""
+    cupy = framework("cupy")
+    save_checkpoint({"w": np.zeros((300, 40), np.float32)}, folder / "a.ckpt")
+    parameter: Any = load_checkpoint(folder / "a.ckpt", device="cuda:0")["w"]
+    with cupy.within(cupy.stream()):
+        cupy.spin()
+        cupy.fill(cupy.module.asarray(parameter), 7)
+    save_checkpoint({"w": parameter}, folder / "a.ckpt")
+    assert_holds(load_checkpoint(folder / "a.ckpt"), {"w": np.full((300, 40), 7, np.float32)})
+
+
 def test_parameters_of_a_net_are_loaded_in_place(folder: Path, streamed: Any) -> None:
     """After what their stream holds, and converted where the net has another type."""
     values = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "h": np.arange(4.0)}
