@@ -6,6 +6,7 @@ import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ class Peak:
     load_bytes: int
 
 
+@cache
 def peak(library_name: str, mode: Mode, count: int, tensor_bytes: int, folder: Path) -> Peak:
     """Saves and loads a Payload of that size in a new process."""
     context = multiprocessing.get_context("spawn")
@@ -38,7 +40,7 @@ def _measure(library_name: str, mode: Mode, count: int, tensor_bytes: int, folde
     # What is imported and allocated once is not a save's: a first, small one has it behind it.
     library.save(library.save_object(Payload.of_size(1, 4)), path, mode)
     library.load(path, mode)
-    payload = Payload.of_size(count, tensor_bytes)
+    payload = Payload.of_ones(count, tensor_bytes)
     save_object = library.save_object(payload)
     save_bytes = _growth(lambda: library.save(save_object, path, mode))
     load_bytes = _growth(lambda: library.load(path, mode))

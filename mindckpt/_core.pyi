@@ -305,10 +305,13 @@ def to_dlpack(array: DeviceArray, shape: Sequence[int], type: str) -> object:
     """A DLPack capsule over a device's memory; BufferError for a type that DLPack has not."""
 
 def cipher_seconds(mode: str, key: bytes, nbytes: int, num_threads: int, opening: bool) -> float:
-    """Seconds to seal, or open, so much in cache with nothing else to do, as saves and loads do."""
+    """Seconds to seal, or open, so much in cache, block by block, with nothing else to do.
+
+    ValueError and RuntimeError as of prepare_save, for the key and the mode.
+    """
 
 def crc32_seconds(data: npt.NDArray[np.uint8], num_threads: int) -> float:
-    """Seconds to sum a contiguous array with nothing else to do, as saves do."""
+    """Seconds to sum a contiguous array, by the library that saves use, with nothing else to do."""
 
 def sm4_provider() -> str:
     """Whose SM4 is used: 'lanes' (ours), 'openssl', 'gmssl' (its library), or '' for nobody's."""

@@ -217,12 +217,9 @@ def test_several_sizes_rounds_and_no_sync(
 def test_without_a_cipher_its_limit_is_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def no_cipher(*_: object) -> float:
-        raise RuntimeError("no such cipher here")
-
-    monkeypatch.setattr("mindckpt._core.cipher_seconds", no_cipher)
+    monkeypatch.setattr("mindckpt._core.sm4_provider", lambda: "")
     path = tmp_path / "report.json"
-    options = "--size 64KiB --modes gcm --snapshot lazy --rounds 1 --dir"
+    options = "--size 64KiB --modes sm4 --snapshot lazy --rounds 1 --dir"
     main([*options.split(), str(tmp_path), "--json", str(path)])
     (save,) = json.loads(path.read_text())["sizes"][0]["saves"]
     assert save["timings"][-1]["limits"] == ["raw durable write"]
@@ -238,6 +235,9 @@ def test_ciphers_and_checksums_alone_are_measured() -> None:
         _core.cipher_seconds("AES-CBC", bytes(32), 1, 0, False)
     with pytest.raises(ValueError, match="num_threads"):
         _core.crc32_seconds(data, 0)
+    for strided in (data[::-1], data[::2], np.broadcast_to(np.uint8(0), 1 << 20)):
+        with pytest.raises(ValueError, match="contiguous"):
+            _core.crc32_seconds(strided, 1)
     with pytest.raises(ValueError, match="16, 24 or 32"):
         _core.cipher_seconds("AES-CBC", bytes(3), 1, 1, False)
 

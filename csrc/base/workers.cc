@@ -21,6 +21,10 @@ int default_num_threads() {
   return std::clamp(cpus, 1, 8);
 }
 
+void check_not_cancelled(const CancelFlag& cancel) {
+  if (cancel.load(std::memory_order_relaxed)) throw Error(ErrorKind::kCancelled, "cancelled");
+}
+
 void for_each_item(uint64_t begin, uint64_t end, int num_threads, const CancelFlag& cancel,
                    const std::function<void(uint64_t, int)>& body,
                    const std::function<void(int)>& at_end) {
@@ -44,9 +48,7 @@ void for_each_item(uint64_t begin, uint64_t end, int num_threads, const CancelFl
       const uint64_t item = next.fetch_add(1, std::memory_order_relaxed);
       if (item >= end) break;
       guarded([&] {
-        if (cancel.load(std::memory_order_relaxed)) {
-          throw Error(ErrorKind::kCancelled, "cancelled");
-        }
+        check_not_cancelled(cancel);
         body(item, worker);
       });
     }

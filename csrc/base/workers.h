@@ -12,6 +12,8 @@ int default_num_threads();
 
 // Set from any thread to make a save or load stop at its next block.
 using CancelFlag = std::atomic<bool>;
+// Throws Error(kCancelled) once it is set.
+void check_not_cancelled(const CancelFlag& cancel);
 
 // Runs body(item, worker) for every item in [begin, end), items taken from one counter by
 // `num_threads` threads, the calling one among them; worker is in [0, num_threads). Returns when

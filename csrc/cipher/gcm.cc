@@ -1,7 +1,12 @@
 #include "cipher/gcm.h"
 
+#include <openssl/crypto.h>
+
 #include <algorithm>
+#include <array>
+#include <chrono>
 #include <utility>
+#include <vector>
 
 #include "base/error.h"
 #include "cipher/modes.h"
@@ -81,11 +86,37 @@ class GcmCipher final : public Cipher {
   Secret key_;
 };
 
+// From 3.1 on, OpenSSL has a GCM of its own for AVX-512 with VAES. Which is the faster one depends
+// on the processor.
+bool openssl_has_avx512() {
+  return OpenSSL_version_num() >= 0x30100000 && cpu_features().contains(CpuFeature::kAvx512);
+}
+
+// The fastest of some seals of a buffer that fits the cache.
+std::chrono::steady_clock::duration seal_time(const GcmTransform& gcm) {
+  using Clock = std::chrono::steady_clock;
+  std::vector<std::byte> text(size_t{64} << 10);
+  auto best = Clock::duration::max();
+  for (int i = 0; i < 5; ++i) {
+    const auto start = Clock::now();
+    gcm.encrypt(Iv{}, text, text);
+    best = std::min(best, Clock::now() - start);
+  }
+  return best;
+}
+
+bool openssl_beats_kernel() {
+  const std::array<std::byte, 32> key{};  // nobody's
+  const auto kernel = make_kernel_aes_gcm(key);
+  return kernel == nullptr || seal_time(*make_openssl_aes_gcm(key)) < seal_time(*kernel);
+}
+
 }  // namespace
 
 std::unique_ptr<GcmTransform> make_aes_gcm(ByteView key) {
-  auto gcm = make_kernel_aes_gcm(key);
-  return gcm != nullptr ? std::move(gcm) : make_openssl_aes_gcm(key);
+  static const bool openssl_is_faster = openssl_has_avx512() && openssl_beats_kernel();
+  auto kernel = openssl_is_faster ? nullptr : make_kernel_aes_gcm(key);
+  return kernel != nullptr ? std::move(kernel) : make_openssl_aes_gcm(key);
 }
 
 std::unique_ptr<Cipher> make_gcm_cipher(ByteView key) { return std::make_unique<GcmCipher>(key); }

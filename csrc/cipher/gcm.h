@@ -28,7 +28,7 @@ inline constexpr size_t kGcmIvBytes = 12;
 std::unique_ptr<GcmTransform> make_aes_gcm(ByteView key);
 
 std::unique_ptr<GcmTransform> make_openssl_aes_gcm(ByteView key);
-// nullptr where the processor has no instructions for it.
+// nullptr where the processor has no instructions for it, or does not give the known answers.
 std::unique_ptr<GcmTransform> make_kernel_aes_gcm(ByteView key);
 // By a kernel that this processor can run.
 std::unique_ptr<GcmTransform> make_kernel_aes_gcm(const GcmKernel& kernel, ByteView key);

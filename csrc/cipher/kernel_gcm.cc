@@ -1,13 +1,11 @@
 #include <openssl/crypto.h>
 
 #include <array>
-#include <cstring>
-#include <vector>
 
 #include "base/error.h"
 #include "base/wipe.h"
 #include "cipher/gcm.h"
-#include "cipher/kernels/known_answer.h"
+#include "cipher/usable_kernels.h"
 
 namespace mindckpt {
 
@@ -60,16 +58,9 @@ constexpr KnownTag kKnownTags[] = {
       0xE6}},
 };
 
-const GcmKernel* usable_kernel() {
-  static const GcmKernel* const usable = []() -> const GcmKernel* {
-    for (const GcmChoice& choice : gcm_choices()) {
-      if (cpu_features().contains(choice.needs) && gives_known_tags(*choice.kernel)) {
-        return choice.kernel;
-      }
-    }
-    return nullptr;
-  }();
-  return usable;
+const GcmKernel* fastest_kernel() {
+  static const auto usable = usable_of(gcm_choices(), gives_known_tags);
+  return usable.empty() ? nullptr : usable.front();
 }
 
 }  // namespace
@@ -104,8 +95,8 @@ bool gives_known_tags(const GcmKernel& kernel) {
 }
 
 std::unique_ptr<GcmTransform> make_kernel_aes_gcm(ByteView key) {
-  if (usable_kernel() == nullptr) return nullptr;
-  return make_kernel_aes_gcm(*usable_kernel(), key);
+  if (fastest_kernel() == nullptr) return nullptr;
+  return make_kernel_aes_gcm(*fastest_kernel(), key);
 }
 
 std::unique_ptr<GcmTransform> make_kernel_aes_gcm(const GcmKernel& kernel, ByteView key) {

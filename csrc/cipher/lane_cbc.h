@@ -8,12 +8,11 @@
 #include <utility>
 #include <vector>
 
-#include "base/cpu.h"
 #include "base/error.h"
 #include "base/wipe.h"
 #include "cipher/cbc.h"
 #include "cipher/kernels/cbc_kernel.h"
-#include "cipher/kernels/known_answer.h"
+#include "cipher/usable_kernels.h"
 
 namespace mindckpt {
 
@@ -134,18 +133,6 @@ bool gives_answer(const CbcKernel<Schedule>& kernel, const Schedule& schedule,
     if (std::memcmp(chain, lanes[lane].chain, sizeof(chain)) != 0) return false;
   }
   return text == plain;
-}
-
-// The kernels that this processor can run and that pass, in the order of the choices.
-template <typename Choice, typename Passes>
-auto usable_of(std::span<const Choice> choices, const Passes& passes) {
-  std::vector<decltype(Choice::kernel)> usable;
-  for (const Choice& choice : choices) {
-    if (cpu_features().contains(choice.needs) && passes(*choice.kernel)) {
-      usable.push_back(choice.kernel);
-    }
-  }
-  return usable;
 }
 
 }  // namespace mindckpt

@@ -1,6 +1,8 @@
 #include "cipher/lane_sm4_cbc.h"
 
+#include <algorithm>
 #include <bit>
+#include <vector>
 
 #include "cipher/lane_cbc.h"
 
@@ -71,8 +73,21 @@ bool passes(const Sm4CbcKernel& kernel) {
   return gives_answer(kernel, schedule, kAnswer);
 }
 
+CpuFeatures needs_of(const Sm4CbcKernel* kernel) {
+  const auto choices = sm4_cbc_choices();
+  return std::ranges::find(choices, kernel, &Sm4CbcChoice::kernel)->needs;
+}
+
 const std::vector<const Sm4CbcKernel*>& usable_kernels() {
-  static const auto usable = usable_of(sm4_cbc_choices(), passes);
+  static const auto usable = [] {
+    auto found = usable_of(sm4_cbc_choices(), passes);
+    // What is narrow among the slower instructions would take what is short from the faster ones.
+    const auto is_of_first = [&](const Sm4CbcKernel* kernel) {
+      return needs_of(kernel) == needs_of(found.front());
+    };
+    std::erase_if(found, [&](const Sm4CbcKernel* kernel) { return !is_of_first(kernel); });
+    return found;
+  }();
   return usable;
 }
 

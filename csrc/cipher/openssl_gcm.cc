@@ -1,5 +1,4 @@
-#include <algorithm>
-#include <string>
+#include <utility>
 
 #include "cipher/gcm.h"
 #include "cipher/openssl.h"

@@ -3,7 +3,6 @@
 #include <cstdint>
 #include <vector>
 
-#include "base/error.h"
 #include "base/workers.h"
 #include "cipher/cipher.h"
 #include "storage/source.h"
@@ -26,9 +25,7 @@ struct FindRun {
 
   // Throws Error(kCancelled).
   void check() const {
-    if (cancel != nullptr && cancel->load(std::memory_order_relaxed)) {
-      throw Error(ErrorKind::kCancelled, "cancelled");
-    }
+    if (cancel != nullptr) check_not_cancelled(*cancel);
   }
 };
 

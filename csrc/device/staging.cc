@@ -71,7 +71,7 @@ StagingPool::Lease StagingPool::acquire(uint64_t nbytes, const CancelFlag& cance
       waited = true;
       // Woken by leases that come back; looks up by itself to see a cancel.
       room_.wait_for(lock, std::chrono::milliseconds(50));
-      if (cancel.load(std::memory_order_relaxed)) throw Error(ErrorKind::kCancelled, "cancelled");
+      check_not_cancelled(cancel);
     }
   } catch (...) {
     leave();

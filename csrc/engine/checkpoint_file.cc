@@ -76,7 +76,7 @@ class Loader {
     const std::vector<Range> ranges = sealed_ != nullptr ? frames_to_open() : ranges_to_read();
     crcs_.resize(check_crc_ ? ranges.size() : 0);
     std::vector<Buffer> buffers(static_cast<size_t>(run.num_threads));
-    const std::vector<size_t> turns = turns_of(ranges);
+    const std::vector<size_t> turns = turns_of(ranges, run.num_threads);
     for_each_item(
         0, turns.size() - 1, run.num_threads, run.cancel,
         [&](uint64_t turn, int worker) {
@@ -129,14 +129,19 @@ class Loader {
   }
 
   // Where what a worker takes at once begins, and the end. Neighbours go to one worker up to the
-  // length of a huge page: two that meet in a fresh one would both clear it.
-  static std::vector<size_t> turns_of(const std::vector<Range>& ranges) {
+  // length of a huge page: two that meet in a fresh one would both clear it. Less, where there are
+  // too few ranges for all workers.
+  static std::vector<size_t> turns_of(const std::vector<Range>& ranges, int num_threads) {
+    uint64_t all_nbytes = 0;
+    for (const Range& range : ranges) all_nbytes += range.nbytes();
+    const uint64_t most =
+        std::min<uint64_t>(kHugePageBytes, all_nbytes / (4 * static_cast<uint64_t>(num_threads)));
     std::vector<size_t> turns;
     uint64_t end = 0;
     for (size_t i = 0; i < ranges.size(); ++i) {
       if (turns.empty() || ranges[i].end > end) {
         turns.push_back(i);
-        end = ranges[i].begin + kHugePageBytes;
+        end = ranges[i].begin + most;
       }
     }
     turns.push_back(ranges.size());

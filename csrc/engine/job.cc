@@ -271,7 +271,7 @@ void SaveJob::release() {
 void SaveJob::wait_for_predecessor() {
   constexpr auto kCancelLatency = std::chrono::milliseconds(50);
   while (after_ && !after_->wait(Clock::now() + kCancelLatency)) {
-    if (cancel_.load(std::memory_order_relaxed)) throw Error(ErrorKind::kCancelled, "cancelled");
+    check_not_cancelled(cancel_);
   }
   after_.reset();
 }

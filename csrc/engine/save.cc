@@ -227,9 +227,7 @@ class Saver {
     image_.set_crc(crc);
     for (uint64_t block = first_late; block < image_.num_blocks(); ++block) {
       if (block > first_late) taken = take({block, 0});
-      if (run_.cancel.load(std::memory_order_relaxed)) {
-        throw Error(ErrorKind::kCancelled, "cancelled");
-      }
+      check_not_cancelled(run_.cancel);
       save_block({block, 0}, std::move(taken));
     }
   }
@@ -292,7 +290,7 @@ void save(FileImage& image, const SealPlan& seal, BlockFeed& feed, Sink& sink, c
   saver.report(stats);
   const auto start = Clock::now();
   sink.sync();
-  if (run.cancel.load(std::memory_order_relaxed)) throw Error(ErrorKind::kCancelled, "cancelled");
+  check_not_cancelled(run.cancel);
   sink.commit();
   stats.publish_seconds = seconds_since(start);
 }

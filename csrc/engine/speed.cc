@@ -50,8 +50,9 @@ double cipher_seconds(const Cipher& cipher, uint64_t nbytes, int num_threads, bo
           cipher.seal_run(ByteView(own.plain).first(length), sizes.frame_bytes, Iv{}, own.frames);
           return;
         }
-        for (uint64_t at = 0; at + frame_nbytes <= own.frames.size(); at += frame_nbytes) {
+        for (uint64_t at = 0; length > 0; at += frame_nbytes) {
           const ByteView frame = ByteView(own.frames).subspan(at, frame_nbytes);
+          length -= std::min(length, sizes.frame_bytes);
           cipher.open(decode_frame_header(frame, cipher.mode()), frame.subspan(header_nbytes),
                       own.opened);
         }

@@ -43,6 +43,9 @@ double cipher_seconds_of(const std::string& mode, const py::bytes& key, uint64_t
 
 double crc32_seconds_of(const py::buffer& data, int num_threads) {
   const py::buffer_info info = data.request();
+  if (PyBuffer_IsContiguous(info.view(), 'C') == 0) {
+    throw py::value_error("the array must be contiguous");
+  }
   const ByteView bytes(static_cast<const std::byte*>(info.ptr),
                        static_cast<size_t>(info.size * info.itemsize));
   const int threads = checked_num_threads(num_threads);

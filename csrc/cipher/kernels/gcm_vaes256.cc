@@ -139,10 +139,9 @@ __m128i encrypt_block(const GcmKey& key, __m128i x) {
 }
 
 void expand(GcmKey& key) {
-  uint8_t h[32] = {};
-  store_block(h, encrypt_block(key, _mm_setzero_si128()));
+  const Pair h = _mm256_zextsi128_si256(encrypt_block(key, _mm_setzero_si128()));
   // Times x: shifted by one bit, and reduced when one falls out.
-  const __m128i whole = _mm256_castsi256_si128(reversed(load(h)));
+  const __m128i whole = _mm256_castsi256_si128(reversed(h));
   const __m128i sign = _mm_srai_epi32(_mm_shuffle_epi32(whole, 0xD3), 31);
   const __m128i carries = _mm_set_epi64x(static_cast<long long>(0xC200000000000001), 1);
   const __m128i h_times_x =

@@ -8,6 +8,7 @@ namespace {
 struct Gfni256 : Avx2Words {
   static constexpr size_t kGroups = 2;
 
+  static void finish(Reg&) {}
   static Reg matrix(uint64_t rows) { return _mm256_set1_epi64x(static_cast<int64_t>(rows)); }
   static Reg to_domain(Reg x) { return _mm256_gf2p8affine_epi64_epi8(x, matrix(kSm4M), 0); }
   static Reg from_domain(Reg x) {

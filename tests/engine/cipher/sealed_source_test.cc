@@ -2,6 +2,10 @@
 
 #include <doctest/doctest.h>
 
+#include <mutex>
+#include <set>
+#include <thread>
+
 #include "support/bytes.h"
 #include "support/ciphers.h"
 #include "support/errors.h"
@@ -111,19 +115,55 @@ TEST_CASE("blocks of padding only are read over wherever they stand") {
   }
 }
 
-TEST_CASE("finding the blocks can be cancelled, and takes the threads that it is given") {
+// Tells who reads, and cancels at a read.
+class WatchedSource final : public Source {
+ public:
+  explicit WatchedSource(const Source& source, int cancel_at = -1)
+      : source_(source), cancel_at_(cancel_at) {}
+  uint64_t nbytes() const override { return source_.nbytes(); }
+  size_t window_nbytes() const override { return source_.window_nbytes(); }
+  void read_at(uint64_t offset, ByteSpan out) const override {
+    {
+      const std::lock_guard lock(mutex_);
+      threads_.insert(std::this_thread::get_id());
+      if (reads_++ == cancel_at_) cancel.store(true);
+    }
+    source_.read_at(offset, out);
+  }
+
+  size_t num_threads() const { return threads_.size(); }
+  int reads() const { return reads_; }
+  mutable CancelFlag cancel{false};
+
+ private:
+  const Source& source_;
+  int cancel_at_;
+  mutable std::mutex mutex_;
+  mutable std::set<std::thread::id> threads_;
+  mutable int reads_ = 0;
+};
+
+TEST_CASE(
+    "finding the blocks takes the threads that it is given, and can be cancelled on the way") {
+  constexpr size_t kBlocks = 5000;
   for (const CipherKind& kind : test::every_kind()) {
     CAPTURE(kind.label());
-    const EncryptedFile file(kind, std::vector<size_t>(700, 64), 91);
+    const EncryptedFile file(kind, std::vector<size_t>(kBlocks, 64), 91);
     const MemorySource bytes = file.source();
-    const CancelFlag cancelled{true};
-    CHECK(error_of([&] { SealedSource(bytes, *file.cipher, {1, &cancelled}); }).kind() ==
-          ErrorKind::kCancelled);
-    for (const int num_threads : {1, 3}) {
-      const CancelFlag not_cancelled{false};
-      const SealedSource source(bytes, *file.cipher, {num_threads, &not_cancelled});
-      CHECK(source.frames().size() == 700);
-      CHECK(source.nbytes() == file.plain.size());
+    for (const size_t num_threads : {1u, 3u}) {
+      const WatchedSource watched(bytes);
+      const SealedSource source(watched, *file.cipher,
+                                {static_cast<int>(num_threads), &watched.cancel});
+      CHECK(source.frames().size() == kBlocks);
+      CHECK(watched.num_threads() <= num_threads);
+      CHECK(watched.reads() > static_cast<int>(kBlocks));
+    }
+    // At the first block, and while threads look for those that are like it.
+    for (const int cancel_at : {0, 1000}) {
+      const WatchedSource watched(bytes, cancel_at);
+      CHECK(error_of([&] { SealedSource(watched, *file.cipher, {2, &watched.cancel}); }).kind() ==
+            ErrorKind::kCancelled);
+      CHECK(watched.reads() < static_cast<int>(kBlocks));
     }
   }
 }
