@@ -68,11 +68,8 @@ class GcmCipher final : public Cipher {
     Iv counter{};
     std::copy_n(header.iv.begin(), kGcmIvBytes, counter.begin());
     counter = add_big_endian(counter, 2 + offset / kCipherBlockBytes, counter.size());
-    const EvpContext context = new_evp_context();
-    openssl_check(EVP_CipherInit_ex2(context.get(), ctr_.get(), uchars(key_.view()),
-                                     uchars(ByteView(counter)), 0, nullptr),
-                  "EVP_CipherInit_ex2");
-    update(context, ciphertext.subspan(before), plain);
+    const EvpContext context = start_evp(ctr_, key_.view(), counter, 0);
+    update_evp(context, ciphertext.subspan(before), plain);
   }
 
   uint64_t tail_nbytes(const FrameHeader&) const override { return 0; }

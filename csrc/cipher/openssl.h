@@ -38,8 +38,16 @@ inline EvpCipher fetch_aes(ByteView key, const std::string& mode) {
   return cipher;
 }
 
+inline EvpContext start_evp(const EvpCipher& cipher, ByteView key, ByteView iv, int encrypt) {
+  EvpContext context = new_evp_context();
+  openssl_check(
+      EVP_CipherInit_ex2(context.get(), cipher.get(), uchars(key), uchars(iv), encrypt, nullptr),
+      "EVP_CipherInit_ex2");
+  return context;
+}
+
 // EVP takes lengths as int: more is handed over in parts. As many bytes come out as go in.
-inline void update(const EvpContext& context, ByteView in, ByteSpan out) {
+inline void update_evp(const EvpContext& context, ByteView in, ByteSpan out) {
   constexpr size_t kPartBytes = size_t{1} << 30;
   for (size_t at = 0; at < in.size(); at += kPartBytes) {
     const size_t part = std::min(kPartBytes, in.size() - at);

@@ -22,12 +22,9 @@ class OpensslCbc final : public CbcTransform {
  private:
   void transform(const Iv& iv, ByteView in, ByteSpan out, int encrypt) const {
     MINDCKPT_CHECK(in.size() % sizeof(Iv) == 0 && out.size() >= in.size());
-    const EvpContext context = new_evp_context();
-    openssl_check(EVP_CipherInit_ex2(context.get(), cipher_.get(), uchars(key_.view()),
-                                     uchars(ByteView(iv)), encrypt, nullptr),
-                  "EVP_CipherInit_ex2");
+    const EvpContext context = start_evp(cipher_, key_.view(), iv, encrypt);
     EVP_CIPHER_CTX_set_padding(context.get(), 0);
-    update(context, in, out);
+    update_evp(context, in, out);
   }
 
   EvpCipher cipher_;

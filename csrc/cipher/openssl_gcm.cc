@@ -13,8 +13,8 @@ class OpensslGcm final : public GcmTransform {
   OpensslGcm(EvpCipher cipher, ByteView key) : cipher_(std::move(cipher)), key_(key) {}
 
   Tag encrypt(const Iv& iv, ByteView plain, ByteSpan ciphertext) const override {
-    const EvpContext context = start(iv, 1);
-    update(context, plain, ciphertext);
+    const EvpContext context = start_evp(cipher_, key_.view(), iv, 1);
+    update_evp(context, plain, ciphertext);
     int written = 0;
     openssl_check(EVP_CipherFinal_ex(context.get(), uchars(ciphertext), &written),
                   "EVP_CipherFinal_ex");
@@ -25,8 +25,8 @@ class OpensslGcm final : public GcmTransform {
   }
 
   bool decrypt(const Iv& iv, const Tag& tag, ByteView ciphertext, ByteSpan plain) const override {
-    const EvpContext context = start(iv, 0);
-    update(context, ciphertext, plain);
+    const EvpContext context = start_evp(cipher_, key_.view(), iv, 0);
+    update_evp(context, ciphertext, plain);
     Tag expected = tag;  // OpenSSL takes no pointer to const
     openssl_check(
         EVP_CIPHER_CTX_ctrl(context.get(), EVP_CTRL_AEAD_SET_TAG, kTagBytes, expected.data()),
@@ -36,14 +36,6 @@ class OpensslGcm final : public GcmTransform {
   }
 
  private:
-  EvpContext start(const Iv& iv, int encrypt) const {
-    EvpContext context = new_evp_context();
-    openssl_check(EVP_CipherInit_ex2(context.get(), cipher_.get(), uchars(key_.view()),
-                                     uchars(ByteView(iv)), encrypt, nullptr),
-                  "EVP_CipherInit_ex2");
-    return context;
-  }
-
   EvpCipher cipher_;
   Secret key_;
 };
