@@ -8,10 +8,10 @@
 namespace mindckpt {
 
 // CRC-32 with zlib's polynomial, as in MindSpore's trailer. The checksum of no bytes is 0.
-// ISA-L's, where that library is found at run time, else zlib's.
+// By a kernel of ours, by ISA-L where that library is found at run time, or by zlib.
 uint32_t crc32_update(uint32_t crc, ByteView bytes);
 
-// Whose it is here: "isa-l" or "zlib".
+// Whose it is here: "vpclmulqdq", "isa-l" or "zlib".
 std::string_view crc32_provider();
 
 // The checksum of A followed by B, from theirs and B's length.
