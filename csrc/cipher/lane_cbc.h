@@ -51,44 +51,85 @@ class LaneCbc final : public CbcTransform {
 
  private:
   static constexpr size_t kMostLanes = 64;
+  // How far a lane is ahead of the next one where all would meet in the cache.
+  static constexpr size_t kStaggerBlocks = 8;
 
-  void encrypt_together(std::span<CbcMessage> messages) const {
+  // The messages under way, in the order of the lanes.
+  struct Team {
     std::array<CbcLane, kMostLanes> lanes;
-    std::array<CbcMessage*, kMostLanes> owners;  // of the lanes in use
+    std::array<CbcMessage*, kMostLanes> owners;
     std::array<size_t, kMostLanes> blocks_left;
     size_t count = 0;
+
+    size_t least_left() const {
+      return *std::min_element(blocks_left.begin(),
+                               blocks_left.begin() + static_cast<ptrdiff_t>(count));
+    }
+  };
+
+  void encrypt_together(std::span<CbcMessage> messages) const {
+    Team team;
     for (CbcMessage& message : messages) {
       MINDCKPT_CHECK(message.plain.size() % kIvBytes == 0 &&
                      message.ciphertext.size() >= message.plain.size());
       if (message.plain.empty()) continue;
-      lanes[count] = {uchars(message.plain), uchars(message.ciphertext), {}};
-      std::memcpy(lanes[count].chain, message.chain.data(), kIvBytes);
-      owners[count] = &message;
-      blocks_left[count++] = message.plain.size() / kIvBytes;
+      CbcLane& lane = team.lanes[team.count];
+      lane = {uchars(message.plain), uchars(message.ciphertext), {}};
+      std::memcpy(lane.chain, message.chain.data(), kIvBytes);
+      team.owners[team.count] = &message;
+      team.blocks_left[team.count++] = message.plain.size() / kIvBytes;
     }
-    while (count > 0) {
-      const Kernel& kernel = narrowest_for(count);
-      // Lanes without a message repeat one: the same bytes are written to the same place.
-      std::fill(lanes.begin() + static_cast<ptrdiff_t>(count),
-                lanes.begin() + static_cast<ptrdiff_t>(kernel.num_lanes), lanes[0]);
-      const size_t num_blocks = *std::min_element(
-          blocks_left.begin(), blocks_left.begin() + static_cast<ptrdiff_t>(count));
-      kernel.encrypt(schedule_, lanes.data(), num_blocks);
-      size_t kept = 0;
-      for (size_t i = 0; i < count; ++i) {
-        lanes[i].in += num_blocks * kIvBytes;
-        lanes[i].out += num_blocks * kIvBytes;
-        blocks_left[i] -= num_blocks;
-        if (blocks_left[i] == 0) {
-          std::memcpy(owners[i]->chain.data(), lanes[i].chain, kIvBytes);
-          continue;
-        }
-        lanes[kept] = lanes[i];
-        owners[kept] = owners[i];
-        blocks_left[kept++] = blocks_left[i];
+    // They set out one after the other, then: VAES is 1.6 times as fast.
+    if (meet_in_cache(team) && team.least_left() > team.count * kStaggerBlocks) {
+      for (size_t started = 1; started < team.count; ++started) {
+        advance(team, started, kStaggerBlocks);
       }
-      count = kept;
     }
+    while (team.count > 0) {
+      advance(team, team.count, team.least_left());
+      retire_finished(team);
+    }
+  }
+
+  // Whether the lanes write to the same sets of a cache, of which each has room for eight lines:
+  // whether they are a multiple of half a page apart.
+  static bool meet_in_cache(const Team& team) {
+    constexpr uintptr_t kHalfPage = 2048;
+    if (team.count <= 8) return false;
+    const auto place = [&](size_t lane) {
+      return reinterpret_cast<uintptr_t>(team.lanes[lane].out);
+    };
+    return (place(1) - place(0)) % kHalfPage == 0;
+  }
+
+  // The first `count` lanes, by `num_blocks` blocks each.
+  void advance(Team& team, size_t count, size_t num_blocks) const {
+    const Kernel& kernel = narrowest_for(count);
+    std::array<CbcLane, kMostLanes> lanes = team.lanes;
+    // Lanes without a message repeat one: the same bytes are written to the same place.
+    std::fill(lanes.begin() + static_cast<ptrdiff_t>(count),
+              lanes.begin() + static_cast<ptrdiff_t>(kernel.num_lanes), lanes[0]);
+    kernel.encrypt(schedule_, lanes.data(), num_blocks);
+    for (size_t i = 0; i < count; ++i) {
+      std::memcpy(team.lanes[i].chain, lanes[i].chain, kIvBytes);
+      team.lanes[i].in += num_blocks * kIvBytes;
+      team.lanes[i].out += num_blocks * kIvBytes;
+      team.blocks_left[i] -= num_blocks;
+    }
+  }
+
+  static void retire_finished(Team& team) {
+    size_t kept = 0;
+    for (size_t i = 0; i < team.count; ++i) {
+      if (team.blocks_left[i] == 0) {
+        std::memcpy(team.owners[i]->chain.data(), team.lanes[i].chain, kIvBytes);
+        continue;
+      }
+      team.lanes[kept] = team.lanes[i];
+      team.owners[kept] = team.owners[i];
+      team.blocks_left[kept++] = team.blocks_left[i];
+    }
+    team.count = kept;
   }
 
   // Of those that have enough lanes; else the first one.

@@ -252,12 +252,9 @@ uint64_t default_block_bytes(const Cipher* cipher, int num_threads) {
   constexpr uint64_t kStaging = uint64_t{32} << 20;  // of all threads
   const uint64_t bound = kStaging / 2 / static_cast<uint64_t>(num_threads);
   const uint64_t in_file = std::max<uint64_t>(
-      kPageBytes,
-      std::min(cipher != nullptr ? kSealed + kPageBytes : kPlain, bound / kPageBytes * kPageBytes));
+      kPageBytes, std::min(cipher != nullptr ? kSealed : kPlain, bound / kPageBytes * kPageBytes));
   if (cipher == nullptr) return in_file;
-  const size_t frames = cipher->frames_at_once();
-  if (frames == 1) return std::min(in_file, kSealed) - kFrameOverheadBytes;
-  return pick_frames(*cipher, in_file - frames * kFrameOverheadBytes).block_bytes;
+  return pick_frames(*cipher, in_file - cipher->frames_at_once() * kFrameOverheadBytes).block_bytes;
 }
 
 FrameSizes pick_frames(const Cipher& cipher, uint64_t most_block_bytes) {
@@ -265,8 +262,8 @@ FrameSizes pick_frames(const Cipher& cipher, uint64_t most_block_bytes) {
       1024;  // a frame costs 48 bytes in the file, and a visit when it loads
   const uint64_t frames = cipher.frames_at_once();
   const uint64_t pages = (most_block_bytes + frames * kFrameOverheadBytes) / kPageBytes;
-  const uint64_t in_file = (pages - (pages + 1) % 2) * (kPageBytes / frames);
-  if (frames == 1 || pages < 2 || in_file < kLeast) return {most_block_bytes, most_block_bytes};
+  const uint64_t in_file = pages * (kPageBytes / frames);
+  if (frames == 1 || in_file < kLeast) return {most_block_bytes, most_block_bytes};
   const uint64_t frame_bytes = in_file - kFrameOverheadBytes;
   return {frames * frame_bytes, frame_bytes};
 }

@@ -37,9 +37,7 @@ struct FrameSizes {
 };
 
 // How blocks of at most so many bytes are cut in frames: into as many as the cipher works on at
-// once, unless they would be tiny. Then a block is an odd number of pages in the file. So the
-// frames of a block, which advance together, begin at different places in a page, and the cache's
-// sets are shared evenly between them.
+// once, unless they would be tiny. Then a block is whole pages in the file.
 FrameSizes pick_frames(const Cipher& cipher, uint64_t most_block_bytes);
 
 // How a save is run, and what watches it. All are borrowed.

@@ -88,6 +88,24 @@ TEST_CASE("a kernel that gives a wrong answer is found out") {
   }
 }
 
+// That sealing a run of frames at once gives what sealing each by itself does.
+void check_run(const Cipher& cipher, const Bytes& plain, uint64_t frame_bytes) {
+  CAPTURE(frame_bytes);
+  CAPTURE(plain.size());
+  const Iv base = cipher.random_base();
+  Bytes run(cipher.frames_nbytes(plain.size(), frame_bytes));
+  cipher.seal_run(plain, frame_bytes, base, run);
+  Bytes single;
+  for (uint64_t at = 0; at < plain.size(); at += frame_bytes) {
+    const ByteView part =
+        ByteView(plain).subspan(at, std::min<uint64_t>(frame_bytes, plain.size() - at));
+    Bytes frame(cipher.frame_nbytes(part.size()));
+    cipher.seal(part, cipher.iv_of(cipher.block_number(base, at / frame_bytes)), frame);
+    single.insert(single.end(), frame.begin(), frame.end());
+  }
+  CHECK(run == single);
+}
+
 TEST_CASE("a run of frames equals frames that are sealed one by one") {
   Random random(203);
   for (const test::CipherKind& kind : test::every_kind()) {
@@ -95,22 +113,21 @@ TEST_CASE("a run of frames equals frames that are sealed one by one") {
     const auto cipher = kind.make(random.bytes(kind.key_nbytes));
     for (int i = 0; i < 60; ++i) {
       const uint64_t frame_bytes = random.between(1, 300);
-      const Bytes plain = random.bytes(random.below(40 * frame_bytes + 1));
-      CAPTURE(frame_bytes);
-      CAPTURE(plain.size());
-      if (plain.empty()) continue;
-      const Iv base = cipher->random_base();
-      Bytes run(cipher->frames_nbytes(plain.size(), frame_bytes));
-      cipher->seal_run(plain, frame_bytes, base, run);
-      Bytes single;
-      for (uint64_t at = 0; at < plain.size(); at += frame_bytes) {
-        const ByteView part =
-            ByteView(plain).subspan(at, std::min<uint64_t>(frame_bytes, plain.size() - at));
-        Bytes frame(cipher->frame_nbytes(part.size()));
-        cipher->seal(part, cipher->iv_of(cipher->block_number(base, at / frame_bytes)), frame);
-        single.insert(single.end(), frame.begin(), frame.end());
-      }
-      CHECK(run == single);
+      check_run(*cipher, random.bytes(random.between(1, 40 * frame_bytes)), frame_bytes);
+    }
+  }
+}
+
+TEST_CASE("frames that meet in the cache are sealed one behind the other, to the same bytes") {
+  Random random(204);
+  for (const test::CipherKind& kind : test::every_kind()) {
+    CAPTURE(kind.label());
+    const auto cipher = kind.make(random.bytes(kind.key_nbytes));
+    for (const uint64_t in_file : {2048u, 4096u, 6144u, 16384u}) {
+      const uint64_t frame_bytes = in_file - kFrameOverheadBytes;
+      const uint64_t all = frame_bytes * cipher->frames_at_once();
+      check_run(*cipher, random.bytes(all), frame_bytes);
+      check_run(*cipher, random.bytes(random.between(1, 3 * all)), frame_bytes);
     }
   }
 }
