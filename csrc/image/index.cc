@@ -74,7 +74,7 @@ std::string quoted(std::string_view name) {
 class Cursor {
  public:
   Cursor(const Source& source, Index& index)
-      : source_(source), index_(index), window_(source.window_nbytes()) {}
+      : source_(source), index_(index), window_(std::max(kMostBytes, source.window_nbytes())) {}
 
   uint64_t position() const noexcept { return position_; }
   void skip_to(uint64_t position) noexcept { position_ = position; }
@@ -116,12 +116,20 @@ class Cursor {
   std::string_view look(uint64_t nbytes, uint64_t end) {
     if (nbytes > end - position_) fail("a field is cut off", position_);
     MINDCKPT_CHECK(nbytes <= window_.size());
-    if (position_ < window_begin_ || position_ + nbytes > window_begin_ + filled_) {
-      filled_ = std::min<uint64_t>(window_.size(), source_.nbytes() - position_);
-      window_begin_ = position_;
-      source_.read_at(position_, ByteSpan(window_).first(filled_));
-    }
+    if (position_ < window_begin_ || position_ + nbytes > window_begin_ + filled_) fill(nbytes);
     return {reinterpret_cast<const char*>(window_.data()) + (position_ - window_begin_), nbytes};
+  }
+
+  // Where records are short, reading on is quicker than a call for each.
+  void fill(uint64_t nbytes) {
+    constexpr uint64_t kGapBytes = 8 << 10;
+    const uint64_t end = window_begin_ + filled_;
+    const bool goes_on = filled_ > 0 && position_ >= window_begin_ && position_ <= end + kGapBytes;
+    const uint64_t wanted = goes_on ? 2 * filled_ : source_.window_nbytes();
+    filled_ = std::min(
+        {std::max(wanted, nbytes), uint64_t{window_.size()}, source_.nbytes() - position_});
+    window_begin_ = position_;
+    source_.read_at(position_, ByteSpan(window_).first(filled_));
   }
 
   void remember(std::string_view bytes) {
@@ -132,6 +140,8 @@ class Cursor {
     headers.back().nbytes += bytes.size();
     index_.header_bytes += bytes;
   }
+
+  static constexpr size_t kMostBytes = 64 << 10;
 
   const Source& source_;
   Index& index_;

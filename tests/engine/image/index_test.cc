@@ -83,6 +83,44 @@ TEST_CASE("windows of any size read the same records") {
   }
 }
 
+// A file of equal records, which counts what is read of it.
+class CountedRecords final : public Source {
+ public:
+  CountedRecords(int count, size_t content_nbytes) {
+    std::string bytes;
+    for (int i = 0; i < count; ++i) {
+      const auto dim = static_cast<int64_t>(content_nbytes);
+      bytes += record(std::to_string(i),
+                      tensor_message({dim}, "Int8", std::string(content_nbytes, 'x')));
+    }
+    file_ = MemorySource(bytes);
+  }
+  uint64_t nbytes() const override { return file_.nbytes(); }
+  size_t window_nbytes() const override { return file_.window_nbytes(); }
+  void read_at(uint64_t offset, ByteSpan out) const override {
+    ++reads;
+    nbytes_read += out.size();
+    file_.read_at(offset, out);
+  }
+
+  mutable uint64_t reads = 0;
+  mutable uint64_t nbytes_read = 0;
+
+ private:
+  MemorySource file_{""};
+};
+
+TEST_CASE("short records are read many at a time, and the content of long ones is not") {
+  const CountedRecords small(2000, 4096);
+  CHECK(Index::read(small).entries.size() == 2000);
+  CHECK(small.reads < 2000 / 8);
+  CHECK(small.nbytes_read <= small.nbytes());
+
+  const CountedRecords large(50, size_t{1} << 20);
+  CHECK(Index::read(large).entries.size() == 50);
+  CHECK(large.nbytes_read <= 50 * 2 * large.window_nbytes());
+}
+
 TEST_CASE("a file of no bytes has no records") {
   const Index index = read_index("");
   CHECK(index.entries.empty());
