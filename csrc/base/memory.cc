@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <cerrno>
 #include <cstdint>
 #include <cstdlib>
 #include <limits>
@@ -49,6 +50,18 @@ Pages Pages::take_front(size_t nbytes) {
   nbytes_ -= taken;
   data_ = nbytes_ > 0 ? data_ + taken : nullptr;
   return front;
+}
+
+void make_resident(ByteSpan bytes) noexcept {
+  constexpr int kPopulateWrite = 23;  // MADV_POPULATE_WRITE, of Linux 5.14; older ones say EINVAL
+  constexpr auto kMask = uintptr_t{kMapBytes - 1};
+  const auto data = reinterpret_cast<uintptr_t>(bytes.data());
+  const uintptr_t begin = (data + kMask) & ~kMask;
+  const uintptr_t end = (data + bytes.size()) & ~kMask;
+  if (begin >= end) return;
+  const int saved_errno = errno;
+  ::madvise(reinterpret_cast<void*>(begin), end - begin, kPopulateWrite);
+  errno = saved_errno;
 }
 
 Buffer::Buffer(size_t nbytes) : nbytes_(nbytes) {

@@ -80,6 +80,7 @@ class Loader {
     for_each_item(
         0, turns.size() - 1, run.num_threads, run.cancel,
         [&](uint64_t turn, int worker) {
+          make_places_resident({ranges[turns[turn]].begin, ranges[turns[turn + 1] - 1].end});
           for (size_t item = turns[turn]; item < turns[turn + 1]; ++item) {
             load_range(ranges[item], item, worker, buffers[static_cast<size_t>(worker)],
                        run.cancel);
@@ -126,6 +127,23 @@ class Loader {
                            }
                          });
     if (in_staging) uploads_->submit(worker);
+  }
+
+  // The host memory that the range's content goes to; neighbours at once.
+  void make_places_resident(const Range& range) const {
+    ByteSpan places;
+    for_each_destination(range,
+                         [&](uint64_t, uint64_t nbytes, std::byte* to, const Device* device) {
+                           if (device != nullptr) return;
+                           std::byte* const end = places.data() + places.size();
+                           if (!places.empty() && to >= end && to < end + kMapBytes) {
+                             places = {places.data(), to + nbytes};
+                             return;
+                           }
+                           make_resident(places);
+                           places = {to, nbytes};
+                         });
+    make_resident(places);
   }
 
   // Where what a worker takes at once begins, and the end. Neighbours go to one worker up to the

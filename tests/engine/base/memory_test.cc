@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 #include <sys/mman.h>
 
+#include <cerrno>
 #include <cstdint>
 #include <cstring>
 #include <limits>
@@ -115,6 +116,42 @@ TEST_CASE("a buffer's pages go back to the system with it") {
 TEST_CASE("more memory than the machine has is std::bad_alloc") {
   CHECK_THROWS_AS(Buffer(std::numeric_limits<size_t>::max() / 4), std::bad_alloc);
   CHECK_THROWS_AS(Pages{std::numeric_limits<size_t>::max()}, std::bad_alloc);
+}
+
+TEST_CASE(
+    "memory is made resident where its pages lie whole in what is named, and keeps its bytes") {
+  Pages pages(kHugePageBytes);
+  ::madvise(pages.data(), pages.size(), MADV_NOHUGEPAGE);
+  const size_t num_maps = pages.size() / kMapBytes;
+  const auto resident_maps = [&] {
+    std::vector<unsigned char> resident(pages.size() / kPageBytes);
+    REQUIRE(::mincore(pages.data(), pages.size(), resident.data()) == 0);
+    std::vector<bool> maps(num_maps);
+    for (size_t i = 0; i < resident.size(); ++i) {
+      if ((resident[i] & 1) != 0) maps[i * kPageBytes / kMapBytes] = true;
+    }
+    return maps;
+  };
+  std::byte* const middle = pages.data() + 5 * kMapBytes;
+  *middle = std::byte{7};
+  make_resident({});
+  make_resident({pages.data() + 1, kMapBytes});  // all of no page
+  std::vector<bool> expected(num_maps);
+  expected[5] = true;
+  CHECK(resident_maps() == expected);
+
+  constexpr int kPopulateWrite = 23;
+  if (::madvise(middle, kPageBytes, kPopulateWrite) != 0) {
+    MESSAGE("skipped: this kernel makes no pages resident");
+    return;
+  }
+  errno = ENOENT;
+  make_resident({pages.data() + kMapBytes + 1, 9 * kMapBytes});
+  CHECK(errno == ENOENT);
+  for (size_t i = 2; i < 10; ++i) expected[i] = true;
+  CHECK(resident_maps() == expected);
+  CHECK(*middle == std::byte{7});
+  CHECK(middle[1] == std::byte{0});
 }
 
 }  // namespace
