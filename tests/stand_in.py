@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -23,6 +24,7 @@ LIBRARIES = {
     "minimal": "libmindckpt_minimal.so",
 }
 TO_HOST, TO_DEVICE, ON_DEVICE = range(3)
+POLICIES = ["auto", "device", "host", "lazy"]
 
 _POINTER = ctypes.c_void_p
 _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
@@ -137,3 +139,15 @@ class StandInArray:
     def fill(self, byte: int) -> None:
         """Overwrites the values in stream order, as a training step does."""
         self.owner.stream_fill(self.stream, self.pointer, byte, self.nbytes)
+
+
+def model(device: StandIn, stream: int | None) -> tuple[dict[str, StandInArray], dict[str, Any]]:
+    """Tensors on both devices, and what they hold."""
+    rng = np.random.default_rng(5)
+    values = {
+        "embedding": rng.random((300, 257), np.float32),
+        "bias": rng.integers(0, 9, 3).astype(np.int8),
+        "scale": np.array(0.5, np.float16),
+        "half": rng.random((5, 7)).astype(ml_dtypes.bfloat16),
+    }
+    return {name: device.array(value, stream=stream) for name, value in values.items()}, values

@@ -56,7 +56,7 @@ class LaneCbc final : public CbcTransform {
 
   // The messages under way, in the order of the lanes.
   struct Team {
-    std::array<CbcLane, kMostLanes> lanes;
+    std::array<CbcLane, kMostLanes> lanes{};
     std::array<CbcMessage*, kMostLanes> owners;
     std::array<size_t, kMostLanes> blocks_left;
     size_t count = 0;
