@@ -1,12 +1,15 @@
 #include "base/memory.h"
 
 #include <sys/mman.h>
+#include <sys/prctl.h>
 
 #include <cerrno>
 #include <cstdint>
 #include <cstdlib>
+#include <fstream>
 #include <limits>
 #include <new>
+#include <string>
 
 #include "base/error.h"
 
@@ -50,6 +53,14 @@ Pages Pages::take_front(size_t nbytes) {
   nbytes_ -= taken;
   data_ = nbytes_ > 0 ? data_ + taken : nullptr;
   return front;
+}
+
+bool has_huge_pages() {
+  if (::prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0) == 1) return false;
+  std::ifstream setting("/sys/kernel/mm/transparent_hugepage/enabled");  // such as "[never]"
+  std::string text;
+  std::getline(setting, text);
+  return !text.empty() && text.find("[never]") == std::string::npos;
 }
 
 void make_resident(ByteSpan bytes) noexcept {

@@ -43,9 +43,12 @@ class Pages {
   size_t nbytes_ = 0;
 };
 
-// Has the system provide the pages that `bytes` fill, all at once: where it has no huge pages to
-// give, that takes half as long as to fault one after the other in the middle of a read into them.
-// No more than a wish, and nothing where they are there. The contents stay.
+// Whether the system gives this process huge pages where it is asked to.
+bool has_huge_pages();
+
+// Has the system provide the pages that `bytes` fill, all at once: where it has no huge pages, that
+// takes half as long as to fault one after the other in the middle of a read into them. No more
+// than a wish, and nothing where they are there. The contents stay.
 void make_resident(ByteSpan bytes) noexcept;
 
 constexpr size_t round_up_to_pages(size_t nbytes) {

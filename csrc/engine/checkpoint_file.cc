@@ -77,10 +77,12 @@ class Loader {
     crcs_.resize(check_crc_ ? ranges.size() : 0);
     std::vector<Buffer> buffers(static_cast<size_t>(run.num_threads));
     const std::vector<size_t> turns = turns_of(ranges, run.num_threads);
+    const bool small_pages = !has_huge_pages();
     for_each_item(
         0, turns.size() - 1, run.num_threads, run.cancel,
         [&](uint64_t turn, int worker) {
-          make_places_resident({ranges[turns[turn]].begin, ranges[turns[turn + 1] - 1].end});
+          if (small_pages)
+            make_places_resident({ranges[turns[turn]].begin, ranges[turns[turn + 1] - 1].end});
           for (size_t item = turns[turn]; item < turns[turn + 1]; ++item) {
             load_range(ranges[item], item, worker, buffers[static_cast<size_t>(worker)],
                        run.cancel);
