@@ -11,7 +11,7 @@ NO_ASLR = $(shell setarch -R true 2>/dev/null && echo setarch -R)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test sanitize lint format interop gpu bench clean distclean
+.PHONY: help demo test sanitize emulate lint format interop gpu bench clean distclean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*  ## /  make \1\t/p' Makefile | expand -t 18
@@ -29,6 +29,12 @@ sanitize:  ## the engine's tests under ASan with UBSan, and under TSan
 	@$(BOOTSTRAP) --extra test
 	$(IN_VENV) cmake --workflow --preset asan
 	$(IN_VENV) $(NO_ASLR) cmake --workflow --preset tsan
+
+emulate:  ## the engine's tests of kernels on an emulated processor with AVX-512 and GFNI; needs Debian
+	@$(BOOTSTRAP) --extra test
+	$(IN_VENV) cmake --preset release
+	$(IN_VENV) cmake --build --preset release
+	@"$(PYTHON)" tools/emulate.py
 
 lint:  ## formats, ruff, mypy, and a build by Clang with warnings as errors
 	@$(BOOTSTRAP) --extra test --extra lint
