@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 
 #include <cerrno>
 #include <cstdint>
@@ -116,6 +117,14 @@ TEST_CASE("a buffer's pages go back to the system with it") {
 TEST_CASE("more memory than the machine has is std::bad_alloc") {
   CHECK_THROWS_AS(Buffer(std::numeric_limits<size_t>::max() / 4), std::bad_alloc);
   CHECK_THROWS_AS(Pages{std::numeric_limits<size_t>::max()}, std::bad_alloc);
+}
+
+TEST_CASE("a process that may have no huge pages is told so") {
+  const int before = ::prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0);
+  REQUIRE(before >= 0);
+  REQUIRE(::prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) == 0);
+  CHECK_FALSE(has_huge_pages());
+  REQUIRE(::prctl(PR_SET_THP_DISABLE, before, 0, 0, 0) == 0);
 }
 
 TEST_CASE(
