@@ -197,7 +197,7 @@ def complaints(said: str) -> list[str]:
 
 
 def _drain(terminal: int) -> None:
-    """Reads Bochs's terminal, and the one that it opens for its screen: full, they would stop it."""
+    """Reads Bochs's terminal and that of its screen: if they were full, they would stop it."""
     said = b""
     while (screen := re.search(rb'connected to screen "(\S+)"', said)) is None:
         said += os.read(terminal, 4096)
