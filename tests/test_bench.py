@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from mindckpt import _core
+from mindckpt.bench import measure
 from mindckpt.bench.__main__ import main
 from support import AVAILABLE_MODES
 
@@ -243,6 +244,23 @@ def test_ciphers_and_checksums_alone_are_measured() -> None:
 
 
 # ---- training loops
+
+
+def test_memory_is_warmed_on_every_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    processors = os.sched_getaffinity(0)
+    touched = []
+
+    def touch(nbytes: int) -> None:
+        touched.append((frozenset(os.sched_getaffinity(0)), nbytes))
+
+    monkeypatch.setattr(measure, "_touch", touch)
+    nbytes = 5 << 20
+    measure.warm(nbytes)
+    # Each by itself, then all together; and what a thread was bound to ends with it.
+    assert {on for on, _ in touched[:-1]} == {frozenset({cpu}) for cpu in processors}
+    assert touched[-1] == (processors, nbytes)
+    assert all(0 < share <= nbytes for _, share in touched)
+    assert os.sched_getaffinity(0) == processors
 
 
 def test_a_training_loop_with_every_policy(
