@@ -74,12 +74,14 @@ def _mindspore_async(payload: Payload, folder: Path) -> Entry:
     """How long MindSpore's asynchronous save keeps its caller."""
     import mindspore as ms
 
-    save_obj = libraries.mindspore().save_object(payload)
+    library = libraries.mindspore()
+    save_obj = library.save_object(payload)
     path = folder / "async.ckpt"
 
     def take() -> float:
         seconds, _ = sample(
-            lambda: ms.save_checkpoint(save_obj, str(path), async_save=True), payload.nbytes
+            lambda: ms.save_checkpoint(save_obj, str(path), async_save=True),
+            library.copies * payload.nbytes,
         )
         _wait_for_mindspore()
         path.unlink()

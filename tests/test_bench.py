@@ -243,9 +243,6 @@ def test_ciphers_and_checksums_alone_are_measured() -> None:
         _core.cipher_seconds("AES-CBC", bytes(3), 1, 1, False)
 
 
-# ---- training loops
-
-
 def test_memory_is_warmed_on_every_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     processors = os.sched_getaffinity(0)
     touched = []
@@ -261,6 +258,9 @@ def test_memory_is_warmed_on_every_processor(monkeypatch: pytest.MonkeyPatch) ->
     assert touched[-1] == (processors, nbytes)
     assert all(0 < share <= nbytes for _, share in touched)
     assert os.sched_getaffinity(0) == processors
+
+
+# ---- training loops
 
 
 def test_a_training_loop_with_every_policy(
