@@ -120,6 +120,7 @@ std::span<const Sm4CbcChoice> sm4_cbc_choices() {
 #if defined(__x86_64__)
       {&kSm4CbcGfni512, CpuFeature::kGfni | CpuFeature::kAvx512},
       {&kSm4CbcGfni256, CpuFeature::kGfni | CpuFeature::kAvx2},
+      {&kSm4CbcGfni256Narrow, CpuFeature::kGfni | CpuFeature::kAvx2},
       {&kSm4CbcVaes256, CpuFeature::kVaes | CpuFeature::kAvx2},
       {&kSm4CbcVaes256Narrow, CpuFeature::kVaes | CpuFeature::kAvx2},
       {&kSm4CbcAesni, CpuFeature::kAes | CpuFeature::kAvx2},

@@ -18,19 +18,17 @@ struct Avx2Words {
     return _mm_loadu_si128(static_cast<const __m128i*>(from));
   }
   static Reg twice(const void* from) { return _mm256_broadcastsi128_si256(half(from)); }
-  static Reg gather(const uint8_t* const* from, size_t at) {
-    return _mm256_inserti128_si256(_mm256_castsi128_si256(half(from[0] + at)), half(from[1] + at),
-                                   1);
+  static Reg load(const uint8_t* from) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
   }
-  static void scatter(uint8_t* const* to, size_t at, Reg x) {
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(to[0] + at), _mm256_castsi256_si128(x));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(to[1] + at), _mm256_extracti128_si256(x, 1));
+  static void store(uint8_t* to, Reg x) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), x);
   }
   static Reg key(const uint32_t* from) { return _mm256_set1_epi32(static_cast<int>(*from)); }
   static Reg exclusive_or(Reg a, Reg b) { return _mm256_xor_si256(a, b); }
   static Reg exclusive_or(Reg a, Reg b, Reg c) { return exclusive_or(exclusive_or(a, b), c); }
   static void finish(Reg& x) { __asm__ volatile("" : "+x"(x)); }
-  static void transpose(Reg* x) {
+  static void transpose_words(Reg* x) {
     const Reg a = _mm256_unpacklo_epi32(x[0], x[1]);
     const Reg b = _mm256_unpackhi_epi32(x[0], x[1]);
     const Reg c = _mm256_unpacklo_epi32(x[2], x[3]);
@@ -39,6 +37,11 @@ struct Avx2Words {
     x[1] = _mm256_unpackhi_epi64(a, c);
     x[2] = _mm256_unpacklo_epi64(b, d);
     x[3] = _mm256_unpackhi_epi64(b, d);
+  }
+  static void transpose_blocks(Reg* x) {
+    const Reg first = x[0];
+    x[0] = _mm256_permute2x128_si256(first, x[1], 0x20);
+    x[1] = _mm256_permute2x128_si256(first, x[1], 0x31);
   }
 };
 

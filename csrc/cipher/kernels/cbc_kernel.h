@@ -7,6 +7,11 @@
 // be on, so their files include nothing whose inline functions the linker could take for the rest.
 namespace mindckpt {
 
+// How far ahead of itself a lane is prefetched. The hardware's prefetchers do not follow so many
+// streams: without, AES by VAES runs at 6.3 GB/s instead of 10.4 on a Zen 4.
+inline constexpr size_t kPrefetchBytes = 512;
+inline constexpr size_t kCacheLineBytes = 64;
+
 // A message under way. CBC is serial within one message, so a kernel advances several at once.
 struct CbcLane {
   const uint8_t* in;

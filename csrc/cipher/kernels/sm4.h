@@ -18,6 +18,7 @@ extern const Sm4CbcKernel kSm4CbcAesniNarrow;
 extern const Sm4CbcKernel kSm4CbcVaes256;  // needs kVaes and kAvx2
 extern const Sm4CbcKernel kSm4CbcVaes256Narrow;
 extern const Sm4CbcKernel kSm4CbcGfni256;  // needs kGfni and kAvx2
+extern const Sm4CbcKernel kSm4CbcGfni256Narrow;
 extern const Sm4CbcKernel kSm4CbcGfni512;  // needs kGfni and kAvx512
 #elif defined(__aarch64__)
 extern const Sm4CbcKernel kSm4CbcNeon;  // needs kAes

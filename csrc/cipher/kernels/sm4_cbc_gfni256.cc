@@ -5,10 +5,10 @@ namespace mindckpt {
 
 namespace {
 
+template <size_t kNumGroups>
 struct Gfni256 : Avx2Words {
-  static constexpr size_t kGroups = 2;
+  static constexpr size_t kGroups = kNumGroups;
 
-  static void finish(Reg&) {}
   static Reg matrix(uint64_t rows) { return _mm256_set1_epi64x(static_cast<int64_t>(rows)); }
   static Reg to_domain(Reg x) { return _mm256_gf2p8affine_epi64_epi8(x, matrix(kSm4M), 0); }
   static Reg from_domain(Reg x) {
@@ -29,9 +29,14 @@ struct Gfni256 : Avx2Words {
   }
 };
 
+using Wide = Gfni256<4>;
+using Narrow = Gfni256<1>;
+
 }  // namespace
 
-const Sm4CbcKernel kSm4CbcGfni256{"AVX2 with GFNI, 16 lanes", 16, sm4_cbc_encrypt<Gfni256>,
-                                  sm4_cbc_decrypt<Gfni256>};
+const Sm4CbcKernel kSm4CbcGfni256{"AVX2 with GFNI, 32 lanes", 32, sm4_cbc_encrypt<Wide>,
+                                  sm4_cbc_decrypt<Wide>};
+const Sm4CbcKernel kSm4CbcGfni256Narrow{"AVX2 with GFNI, 8 lanes", 8, sm4_cbc_encrypt<Narrow>,
+                                        sm4_cbc_decrypt<Narrow>};
 
 }  // namespace mindckpt

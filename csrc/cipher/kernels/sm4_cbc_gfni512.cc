@@ -11,29 +11,13 @@ struct Gfni512 {
   static constexpr size_t kBlocks = 4;
   static constexpr size_t kGroups = 2;
 
-  static __m128i quarter(const uint8_t* from) {
-    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
-  }
-  static Reg gather(const uint8_t* const* from, size_t at) {
-    Reg x = _mm512_castsi128_si512(quarter(from[0] + at));
-    x = _mm512_inserti32x4(x, quarter(from[1] + at), 1);
-    x = _mm512_inserti32x4(x, quarter(from[2] + at), 2);
-    return _mm512_inserti32x4(x, quarter(from[3] + at), 3);
-  }
-  static void scatter(uint8_t* const* to, size_t at, Reg x) {
-    const auto put = [at](uint8_t* start, __m128i block) {
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(start + at), block);
-    };
-    put(to[0], _mm512_castsi512_si128(x));
-    put(to[1], _mm512_extracti32x4_epi32(x, 1));
-    put(to[2], _mm512_extracti32x4_epi32(x, 2));
-    put(to[3], _mm512_extracti32x4_epi32(x, 3));
-  }
+  static Reg load(const uint8_t* from) { return _mm512_loadu_si512(from); }
+  static void store(uint8_t* to, Reg x) { _mm512_storeu_si512(to, x); }
   static Reg key(const uint32_t* from) { return _mm512_set1_epi32(static_cast<int>(*from)); }
   static Reg exclusive_or(Reg a, Reg b) { return _mm512_xor_si512(a, b); }
   static Reg exclusive_or(Reg a, Reg b, Reg c) { return _mm512_ternarylogic_epi32(a, b, c, 0x96); }
   static void finish(Reg&) {}
-  static void transpose(Reg* x) {
+  static void transpose_words(Reg* x) {
     const Reg a = _mm512_unpacklo_epi32(x[0], x[1]);
     const Reg b = _mm512_unpackhi_epi32(x[0], x[1]);
     const Reg c = _mm512_unpacklo_epi32(x[2], x[3]);
@@ -42,6 +26,16 @@ struct Gfni512 {
     x[1] = _mm512_unpackhi_epi64(a, c);
     x[2] = _mm512_unpacklo_epi64(b, d);
     x[3] = _mm512_unpackhi_epi64(b, d);
+  }
+  static void transpose_blocks(Reg* x) {
+    const Reg a = _mm512_shuffle_i32x4(x[0], x[1], 0x44);  // blocks 0, 1 of either
+    const Reg b = _mm512_shuffle_i32x4(x[0], x[1], 0xEE);  // 2, 3
+    const Reg c = _mm512_shuffle_i32x4(x[2], x[3], 0x44);
+    const Reg d = _mm512_shuffle_i32x4(x[2], x[3], 0xEE);
+    x[0] = _mm512_shuffle_i32x4(a, c, 0x88);  // 0, 2 of either
+    x[1] = _mm512_shuffle_i32x4(a, c, 0xDD);  // 1, 3
+    x[2] = _mm512_shuffle_i32x4(b, d, 0x88);
+    x[3] = _mm512_shuffle_i32x4(b, d, 0xDD);
   }
 
   static Reg matrix(uint64_t rows) { return _mm512_set1_epi64(static_cast<int64_t>(rows)); }

@@ -15,11 +15,12 @@
 // byte-swapped. The constants were computed from these definitions.
 //
 // `V` has
-//   Reg, kBlocks: cipher blocks in a register's worth of lanes;  a group is 4 registers: the four
-//     words of 4 * kBlocks blocks
+//   Reg, kBlocks: how many cipher blocks it holds;  a group is 4 * kBlocks lanes: a block of each is
+//     4 registers, one for each word of the block
 //   kGroups: how many groups are worked on at once
-//   gather(pointers, at), scatter(pointers, at, reg): as in aes_cbc_lanes.h, kBlocks blocks
-//   transpose(reg[4]): the 4x4 words in each 16 bytes, both ways
+//   load(p), store(p, reg): kBlocks consecutive blocks
+//   transpose_words(reg[4]): the 4x4 words in each 16 bytes;  transpose_blocks(reg[kBlocks]): all
+//     of the blocks in them. Each is its own inverse
 //   to_domain, from_domain: M and its inverse
 //   key(p): a round key in every word;  exclusive_or of two, three
 //   transform(reg): what a round does to the sum of three words and the key
@@ -34,7 +35,8 @@ inline __attribute__((always_inline)) void sm4_rounds(typename V::Reg (*x)[4],
                          const uint32_t* at) __attribute__((always_inline)) {
     const auto key = V::key(at);
     for (size_t g = 0; g < V::kGroups; ++g) {
-      const auto sum = V::exclusive_or(V::exclusive_or(x[g][b], x[g][c], x[g][d]), key);
+      // Word d is the one that the round before made: it is waited for last.
+      const auto sum = V::exclusive_or(V::exclusive_or(x[g][b], x[g][c], key), x[g][d]);
       x[g][a] = V::exclusive_or(x[g][a], V::transform(sum));
       V::finish(x[g][a]);
     }
@@ -56,75 +58,170 @@ inline __attribute__((always_inline)) void sm4_rounds(typename V::Reg (*x)[4],
   }
 }
 
-// The block at byte `at` of each lane, in the domain and as words.
+// Between registers that each hold kBlocks blocks of one lane in four, and one block of all lanes.
 template <typename V>
-inline __attribute__((always_inline)) void sm4_load(typename V::Reg* x, const uint8_t* const* from,
-                                                    size_t at) {
-  for (size_t i = 0; i < 4; ++i) x[i] = V::to_domain(V::gather(from + i * V::kBlocks, at));
-  V::transpose(x);
+inline __attribute__((always_inline)) void sm4_transpose_blocks(const typename V::Reg (*from)[4],
+                                                                typename V::Reg (*to)[4]) {
+  for (size_t word = 0; word < 4; ++word) {
+    typename V::Reg column[V::kBlocks];
+    for (size_t i = 0; i < V::kBlocks; ++i) column[i] = from[i][word];
+    V::transpose_blocks(column);
+    for (size_t i = 0; i < V::kBlocks; ++i) to[i][word] = column[i];
+  }
+}
+
+// kBlocks blocks of a group's lanes at byte `at`, in the domain: words[i] is block i of all lanes.
+// Whole registers are read, as 16 bytes a lane would take a third of the kernel's time.
+template <typename V>
+inline __attribute__((always_inline)) void sm4_load(typename V::Reg (*words)[4],
+                                                    const uint8_t* const* from, size_t at) {
+  typename V::Reg rows[V::kBlocks][4];
+  for (size_t i = 0; i < V::kBlocks; ++i) {
+    for (size_t j = 0; j < 4; ++j) rows[i][j] = V::to_domain(V::load(from[4 * i + j] + at));
+    V::transpose_words(rows[i]);
+  }
+  sm4_transpose_blocks<V>(rows, words);
 }
 template <typename V>
 inline __attribute__((always_inline)) void sm4_store(uint8_t* const* to, size_t at,
-                                                     const typename V::Reg* x) {
-  typename V::Reg y[4] = {x[0], x[1], x[2], x[3]};
-  V::transpose(y);
-  for (size_t i = 0; i < 4; ++i) V::scatter(to + i * V::kBlocks, at, V::from_domain(y[i]));
+                                                     const typename V::Reg (*words)[4]) {
+  typename V::Reg rows[V::kBlocks][4];
+  sm4_transpose_blocks<V>(words, rows);
+  for (size_t i = 0; i < V::kBlocks; ++i) {
+    V::transpose_words(rows[i]);
+    for (size_t j = 0; j < 4; ++j) V::store(to[4 * i + j] + at, V::from_domain(rows[i][j]));
+  }
 }
+
+template <typename V>
+struct Sm4CbcEncryption {
+  static constexpr size_t kInGroup = 4 * V::kBlocks;
+  static constexpr size_t kLanes = V::kGroups * kInGroup;
+  static constexpr size_t kStepBytes = V::kBlocks * 16;
+
+  // Where lanes are that have less than a step.
+  struct Parts {
+    alignas(64) uint8_t bytes[kLanes][kStepBytes] = {};
+    uint8_t* lanes[kLanes];
+
+    Parts() {
+      for (size_t lane = 0; lane < kLanes; ++lane) lanes[lane] = bytes[lane];
+    }
+  };
+
+  typename V::Reg chain[V::kGroups][4];
+  typename V::Reg words[V::kGroups][V::kBlocks][4];
+
+  inline __attribute__((always_inline)) void load(const uint8_t* const* from, size_t at) {
+    for (size_t g = 0; g < V::kGroups; ++g) sm4_load<V>(words[g], from + g * kInGroup, at);
+  }
+  inline __attribute__((always_inline)) void store(uint8_t* const* to, size_t at) const {
+    for (size_t g = 0; g < V::kGroups; ++g) sm4_store<V>(to + g * kInGroup, at, words[g]);
+  }
+  // The words' first blocks are the chain from now on, or the chain is the words' first blocks.
+  void take_chain() {
+    for (size_t g = 0; g < V::kGroups; ++g) {
+      for (size_t i = 0; i < 4; ++i) chain[g][i] = words[g][0][i];
+    }
+  }
+  void give_chain() {
+    for (size_t g = 0; g < V::kGroups; ++g) {
+      for (size_t i = 0; i < 4; ++i) words[g][0][i] = chain[g][i];
+    }
+  }
+  inline __attribute__((always_inline)) void encrypt(const uint32_t* keys, size_t num_blocks) {
+    typename V::Reg x[V::kGroups][4];
+    for (size_t g = 0; g < V::kGroups; ++g) {
+      for (size_t i = 0; i < 4; ++i) x[g][i] = chain[g][i];
+    }
+    for (size_t b = 0; b < num_blocks; ++b) {
+      for (size_t g = 0; g < V::kGroups; ++g) {
+        for (size_t i = 0; i < 4; ++i) x[g][i] = V::exclusive_or(x[g][i], words[g][b][i]);
+      }
+      sm4_rounds<V>(x, keys);
+      for (size_t g = 0; g < V::kGroups; ++g) {
+        for (size_t i = 0; i < 4; ++i) words[g][b][i] = x[g][i];
+      }
+    }
+    for (size_t g = 0; g < V::kGroups; ++g) {
+      for (size_t i = 0; i < 4; ++i) chain[g][i] = x[g][i];
+    }
+  }
+};
 
 template <typename V>
 void sm4_cbc_encrypt(const Sm4Schedule& schedule, CbcLane* lanes, size_t num_blocks) {
-  constexpr size_t kInGroup = 4 * V::kBlocks;
-  constexpr size_t kLanes = V::kGroups * kInGroup;
+  using Encryption = Sm4CbcEncryption<V>;
+  constexpr size_t kLanes = Encryption::kLanes;
+  constexpr size_t kStepBytes = Encryption::kStepBytes;
   const uint8_t* in[kLanes];
   uint8_t* out[kLanes];
-  uint8_t* chains[kLanes];
+  typename Encryption::Parts parts;
   for (size_t lane = 0; lane < kLanes; ++lane) {
     in[lane] = lanes[lane].in;
     out[lane] = lanes[lane].out;
-    chains[lane] = lanes[lane].chain;
+    __builtin_memcpy(parts.lanes[lane], lanes[lane].chain, 16);
   }
-  typename V::Reg x[V::kGroups][4];
-  for (size_t g = 0; g < V::kGroups; ++g) sm4_load<V>(x[g], chains + g * kInGroup, 0);
-  for (size_t at = 0; at < num_blocks * 16; at += 16) {
-    if (at % 64 == 0) {
-      for (size_t lane = 0; lane < kLanes; ++lane) __builtin_prefetch(in[lane] + at + 512);
+  Encryption encryption;
+  encryption.load(parts.lanes, 0);
+  encryption.take_chain();
+  const size_t part_bytes = num_blocks * 16 % kStepBytes;
+  const size_t whole_bytes = num_blocks * 16 - part_bytes;
+  for (size_t at = 0; at < whole_bytes; at += kStepBytes) {
+    if (at % kCacheLineBytes == 0) {
+      for (size_t lane = 0; lane < kLanes; ++lane) {
+        __builtin_prefetch(in[lane] + at + kPrefetchBytes);
+      }
     }
-    for (size_t g = 0; g < V::kGroups; ++g) {
-      typename V::Reg plain[4];
-      sm4_load<V>(plain, in + g * kInGroup, at);
-      for (size_t i = 0; i < 4; ++i) x[g][i] = V::exclusive_or(x[g][i], plain[i]);
-    }
-    sm4_rounds<V>(x, schedule.encrypt);
-    for (size_t g = 0; g < V::kGroups; ++g) sm4_store<V>(out + g * kInGroup, at, x[g]);
+    encryption.load(in, at);
+    encryption.encrypt(schedule.encrypt, V::kBlocks);
+    encryption.store(out, at);
   }
-  for (size_t g = 0; g < V::kGroups; ++g) sm4_store<V>(chains + g * kInGroup, 0, x[g]);
+  if (part_bytes > 0) {
+    for (size_t lane = 0; lane < kLanes; ++lane) {
+      __builtin_memcpy(parts.lanes[lane], in[lane] + whole_bytes, part_bytes);
+    }
+    encryption.load(parts.lanes, 0);
+    encryption.encrypt(schedule.encrypt, part_bytes / 16);
+    encryption.store(parts.lanes, 0);
+    for (size_t lane = 0; lane < kLanes; ++lane) {
+      __builtin_memcpy(out[lane] + whole_bytes, parts.lanes[lane], part_bytes);
+    }
+  }
+  encryption.give_chain();
+  encryption.store(parts.lanes, 0);
+  for (size_t lane = 0; lane < kLanes; ++lane) {
+    __builtin_memcpy(lanes[lane].chain, parts.lanes[lane], 16);
+  }
 }
 
-// The blocks of one message are the lanes.
+// The blocks of one message are the lanes, in the order in which the registers hold them.
 template <typename V>
 void sm4_cbc_decrypt(const Sm4Schedule& schedule, uint8_t* chain, const uint8_t* in, uint8_t* out,
                      size_t num_blocks) {
-  constexpr size_t kInGroup = 4 * V::kBlocks;
-  constexpr size_t kLanes = V::kGroups * kInGroup;
-  // What is read comes one block after `before`, which makes an XOR with the block before one of
-  // neighbouring bytes.
+  constexpr size_t kRegBytes = V::kBlocks * 16;
+  constexpr size_t kLanes = V::kGroups * 4 * V::kBlocks;
+  // What is read comes one block after the one before it, which makes an XOR with the block before
+  // one of neighbouring bytes.
   alignas(64) uint8_t text[16 + kLanes * 16];
   alignas(64) uint8_t opened[kLanes * 16];
-  const uint8_t* from[kLanes];
-  uint8_t* to[kLanes];
-  for (size_t lane = 0; lane < kLanes; ++lane) {
-    from[lane] = text + 16 + lane * 16;
-    to[lane] = opened + lane * 16;
-  }
   __builtin_memcpy(text, chain, 16);
   __builtin_memset(text + 16, 0, sizeof(text) - 16);
   while (num_blocks > 0) {
     const size_t count = num_blocks < kLanes ? num_blocks : kLanes;
     __builtin_memcpy(text + 16, in, count * 16);
     typename V::Reg x[V::kGroups][4];
-    for (size_t g = 0; g < V::kGroups; ++g) sm4_load<V>(x[g], from + g * kInGroup, 0);
+    for (size_t g = 0; g < V::kGroups; ++g) {
+      const uint8_t* const from = text + 16 + g * 4 * kRegBytes;
+      for (size_t i = 0; i < 4; ++i) x[g][i] = V::to_domain(V::load(from + i * kRegBytes));
+      V::transpose_words(x[g]);
+    }
     sm4_rounds<V>(x, schedule.decrypt);
-    for (size_t g = 0; g < V::kGroups; ++g) sm4_store<V>(to + g * kInGroup, 0, x[g]);
+    for (size_t g = 0; g < V::kGroups; ++g) {
+      uint8_t* const to = opened + g * 4 * kRegBytes;
+      V::transpose_words(x[g]);
+      for (size_t i = 0; i < 4; ++i) V::store(to + i * kRegBytes, V::from_domain(x[g][i]));
+    }
     for (size_t i = 0; i < count * 16; ++i) {
       out[i] = static_cast<uint8_t>(opened[i] ^ text[i]);
     }

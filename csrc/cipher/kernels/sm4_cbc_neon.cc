@@ -11,13 +11,13 @@ struct Neon {
   static constexpr size_t kBlocks = 1;
   static constexpr size_t kGroups = 4;
 
-  static Reg gather(const uint8_t* const* from, size_t at) { return vld1q_u8(from[0] + at); }
-  static void scatter(uint8_t* const* to, size_t at, Reg x) { vst1q_u8(to[0] + at, x); }
+  static Reg load(const uint8_t* from) { return vld1q_u8(from); }
+  static void store(uint8_t* to, Reg x) { vst1q_u8(to, x); }
   static Reg key(const uint32_t* from) { return vreinterpretq_u8_u32(vdupq_n_u32(*from)); }
   static Reg exclusive_or(Reg a, Reg b) { return veorq_u8(a, b); }
   static Reg exclusive_or(Reg a, Reg b, Reg c) { return veorq_u8(veorq_u8(a, b), c); }
   static void finish(Reg&) {}
-  static void transpose(Reg* x) {
+  static void transpose_words(Reg* x) {
     const auto words = [](Reg r) { return vreinterpretq_u32_u8(r); };
     const auto pairs = [](uint32x4_t r) { return vreinterpretq_u64_u32(r); };
     const uint64x2_t a = pairs(vtrn1q_u32(words(x[0]), words(x[1])));
@@ -29,6 +29,7 @@ struct Neon {
     x[2] = vreinterpretq_u8_u64(vtrn2q_u64(a, c));
     x[3] = vreinterpretq_u8_u64(vtrn2q_u64(b, d));
   }
+  static void transpose_blocks(Reg*) {}
 
   struct Halves {
     Reg low, high;
