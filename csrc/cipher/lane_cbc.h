@@ -51,8 +51,8 @@ class LaneCbc final : public CbcTransform {
 
  private:
   static constexpr size_t kMostLanes = 64;
-  // How far a lane is ahead of the next one where all would meet in the cache.
-  static constexpr size_t kStaggerBlocks = 8;
+  // How far a lane is ahead of the next one where all would meet in the cache: a line of it.
+  static constexpr size_t kStaggerBlocks = 4;
 
   // The messages under way, in the order of the lanes.
   struct Team {

@@ -41,11 +41,7 @@ void aes_cbc_encrypt(const AesSchedule& schedule, CbcLane* lanes, size_t num_blo
   typename V::Reg x[V::kRegs];
   for (size_t i = 0; i < V::kRegs; ++i) x[i] = V::gather(chains + i * V::kBlocks, 0);
   for (size_t at = 0; at < num_blocks * 16; at += 16) {
-    if (at % kCacheLineBytes == 0) {
-      for (size_t lane = 0; lane < kLanes; ++lane) {
-        __builtin_prefetch(in[lane] + at + kPrefetchBytes);
-      }
-    }
+    prefetch_lanes(in, at);
     for (size_t i = 0; i < V::kRegs; ++i) {
       x[i] = V::exclusive_or(x[i], V::gather(in + i * V::kBlocks, at));
     }

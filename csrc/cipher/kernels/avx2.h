@@ -21,9 +21,7 @@ struct Avx2Words {
   static Reg load(const uint8_t* from) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
   }
-  static void store(uint8_t* to, Reg x) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), x);
-  }
+  static void store(uint8_t* to, Reg x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), x); }
   static Reg key(const uint32_t* from) { return _mm256_set1_epi32(static_cast<int>(*from)); }
   static Reg exclusive_or(Reg a, Reg b) { return _mm256_xor_si256(a, b); }
   static Reg exclusive_or(Reg a, Reg b, Reg c) { return exclusive_or(exclusive_or(a, b), c); }

@@ -15,7 +15,8 @@
 // byte-swapped. The constants were computed from these definitions.
 //
 // `V` has
-//   Reg, kBlocks: how many cipher blocks it holds;  a group is 4 * kBlocks lanes: a block of each is
+//   Reg, kBlocks: how many cipher blocks it holds;  a group is 4 * kBlocks lanes: a block of each
+//   is
 //     4 registers, one for each word of the block
 //   kGroups: how many groups are worked on at once
 //   load(p), store(p, reg): kBlocks consecutive blocks
@@ -168,11 +169,7 @@ void sm4_cbc_encrypt(const Sm4Schedule& schedule, CbcLane* lanes, size_t num_blo
   const size_t part_bytes = num_blocks * 16 % kStepBytes;
   const size_t whole_bytes = num_blocks * 16 - part_bytes;
   for (size_t at = 0; at < whole_bytes; at += kStepBytes) {
-    if (at % kCacheLineBytes == 0) {
-      for (size_t lane = 0; lane < kLanes; ++lane) {
-        __builtin_prefetch(in[lane] + at + kPrefetchBytes);
-      }
-    }
+    prefetch_lanes(in, at);
     encryption.load(in, at);
     encryption.encrypt(schedule.encrypt, V::kBlocks);
     encryption.store(out, at);
@@ -195,42 +192,46 @@ void sm4_cbc_encrypt(const Sm4Schedule& schedule, CbcLane* lanes, size_t num_blo
   }
 }
 
-// The blocks of one message are the lanes, in the order in which the registers hold them.
+// The blocks of one message are the lanes, in the order in which registers hold them; what does not
+// fill all registers is worked on in a copy.
 template <typename V>
 void sm4_cbc_decrypt(const Sm4Schedule& schedule, uint8_t* chain, const uint8_t* in, uint8_t* out,
                      size_t num_blocks) {
   constexpr size_t kRegBytes = V::kBlocks * 16;
-  constexpr size_t kLanes = V::kGroups * 4 * V::kBlocks;
-  // What is read comes one block after the one before it, which makes an XOR with the block before
-  // one of neighbouring bytes.
-  alignas(64) uint8_t text[16 + kLanes * 16];
-  alignas(64) uint8_t opened[kLanes * 16];
-  __builtin_memcpy(text, chain, 16);
-  __builtin_memset(text + 16, 0, sizeof(text) - 16);
-  while (num_blocks > 0) {
-    const size_t count = num_blocks < kLanes ? num_blocks : kLanes;
-    __builtin_memcpy(text + 16, in, count * 16);
+  constexpr size_t kStep = V::kGroups * 4 * V::kBlocks;
+  const auto step = [&](const uint8_t* from, uint8_t* to) __attribute__((always_inline)) {
+    uint8_t start[16 + kRegBytes];
+    __builtin_memcpy(start, chain, 16);
+    __builtin_memcpy(start + 16, from, kRegBytes);
+    const auto before = V::load(start);
+    __builtin_memcpy(chain, from + (kStep - 1) * 16, 16);
     typename V::Reg x[V::kGroups][4];
     for (size_t g = 0; g < V::kGroups; ++g) {
-      const uint8_t* const from = text + 16 + g * 4 * kRegBytes;
-      for (size_t i = 0; i < 4; ++i) x[g][i] = V::to_domain(V::load(from + i * kRegBytes));
+      for (size_t i = 0; i < 4; ++i) {
+        x[g][i] = V::to_domain(V::load(from + (4 * g + i) * kRegBytes));
+      }
       V::transpose_words(x[g]);
     }
     sm4_rounds<V>(x, schedule.decrypt);
-    for (size_t g = 0; g < V::kGroups; ++g) {
-      uint8_t* const to = opened + g * 4 * kRegBytes;
+    // From the end on: in place, a register's last block is ciphertext until the next one is done.
+    for (size_t g = V::kGroups; g-- > 0;) {
       V::transpose_words(x[g]);
-      for (size_t i = 0; i < 4; ++i) V::store(to + i * kRegBytes, V::from_domain(x[g][i]));
+      for (size_t i = 4; i-- > 0;) {
+        const size_t at = (4 * g + i) * kRegBytes;
+        const auto chained = at > 0 ? V::load(from + at - 16) : before;
+        V::store(to + at, V::exclusive_or(V::from_domain(x[g][i]), chained));
+      }
     }
-    for (size_t i = 0; i < count * 16; ++i) {
-      out[i] = static_cast<uint8_t>(opened[i] ^ text[i]);
-    }
-    __builtin_memcpy(text, text + count * 16, 16);
-    in += count * 16;
-    out += count * 16;
-    num_blocks -= count;
+  };
+  for (; num_blocks >= kStep; num_blocks -= kStep, in += kStep * 16, out += kStep * 16) {
+    step(in, out);
   }
-  __builtin_memcpy(chain, text, 16);
+  if (num_blocks == 0) return;
+  uint8_t part[kStep * 16] = {};
+  __builtin_memcpy(part, in, num_blocks * 16);
+  step(part, part);
+  __builtin_memcpy(chain, in + (num_blocks - 1) * 16, 16);
+  __builtin_memcpy(out, part, num_blocks * 16);
 }
 
 // M, its inverse, U0, U1 and U3 as GFNI's instructions take matrices; U0's constant is that of all.
