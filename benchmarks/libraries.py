@@ -150,6 +150,8 @@ LIBRARIES: dict[str, Callable[[], Library]] = {
 class RoundTrip:
     """Saves in one mode, and loads of what was saved, which are compared with it and removed.
 
+    A load takes the file that a save of the same round left, where both are measured.
+
     Attributes:
         library: Who saves and loads.
         mode: The mode.
@@ -178,19 +180,32 @@ class RoundTrip:
         """What its load is called in tables."""
         return f"{self.library.name} load {self.mode.name}"
 
-    def save(self, limit: Limit | None = None, floor: Floor = NO_FLOOR) -> Entry:
-        """A line of saves, each a new file."""
+    def both(
+        self,
+        save_limit: Limit | None = None,
+        save_floor: Floor = NO_FLOOR,
+        load_limit: Limit | None = None,
+        load_floor: Floor = NO_FLOOR,
+    ) -> list[Entry]:
+        """A line of saves, and one of loads of what they wrote, which is to follow it at once."""
+        return [self.save(save_limit, save_floor, keep=True), self.load(load_limit, load_floor)]
+
+    def save(
+        self, limit: Limit | None = None, floor: Floor = NO_FLOOR, *, keep: bool = False
+    ) -> Entry:
+        """A line of saves, each a new file, which is left where `keep` says so."""
 
         def take() -> float:
             seconds, _ = sample(self._save, self._memory)
             self.file_bytes = self._path.stat().st_size
-            self._remove()
+            if not keep:
+                self._remove()
             return seconds
 
         return Entry(self.save_name, take, limit, floor, self._extra("save_bytes"))
 
     def load(self, limit: Limit | None = None, floor: Floor = NO_FLOOR, **options: Any) -> Entry:
-        """A line of loads, each of a file that was saved just before and is in the page cache."""
+        """A line of loads, each of a file that was saved before and is in the page cache."""
 
         def load() -> dict[str, Any]:
             if options:
@@ -198,7 +213,8 @@ class RoundTrip:
             return self.library.load(self._path, self.mode)
 
         def take() -> float | None:
-            self._save()
+            if not self._path.exists():
+                self._save()
             if self._path.is_file():
                 into_page_cache(self._path)
             try:
@@ -224,7 +240,7 @@ class RoundTrip:
 
     @property
     def _path(self) -> Path:
-        return self.folder / "mode.ckpt"
+        return self.folder / f"{self.library.name} {self.mode.name}.ckpt"
 
     def _save(self) -> None:
         self.library.save(self._save_object, self._path, self.mode)

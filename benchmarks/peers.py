@@ -44,18 +44,19 @@ def entries_beside(peers: list[Library], payload: Payload, folder: Path) -> list
     lines = [*limits.writes(payload, folder, limits.BUFFERED), *limits.reads(payload, folder)]
     for peer in peers:
         for mode in peer.modes:
-            trip = RoundTrip(peer, mode, payload, folder)
-            lines += [trip.save(), trip.load()]
+            lines += RoundTrip(peer, mode, payload, folder).both()
     for mode in MODES:
         trip = RoundTrip(MINDCKPT, mode, payload, folder)
         if "MindSpore" in names:
             to_save, to_load = (f"MindSpore {action} {mode.name}" for action in ("save", "load"))
-            lines += [
-                trip.save(Limit((to_save,)), Floor(ratio=SAVE_FLOORS.get(mode))),
-                trip.load(Limit((to_load,)), Floor(ratio=LOAD_FLOORS.get(mode))),
-            ]
+            lines += trip.both(
+                Limit((to_save,)),
+                Floor(ratio=SAVE_FLOORS.get(mode)),
+                Limit((to_load,)),
+                Floor(ratio=LOAD_FLOORS.get(mode)),
+            )
         else:
-            lines += [trip.save(), trip.load()]
+            lines += trip.both()
     if "safetensors" in names:
         lines.append(_again(RoundTrip(MINDCKPT, modes.PLAIN, payload, folder)))
     if "MindSpore" in names:

@@ -65,6 +65,9 @@ def main() -> None:
         command = [made.python, ROOT / "benchmarks" / f"{benchmark}.py", "--results", results]
         command += ["--dir", options.dir, "--rounds", str(rounds)]
         subprocess.run([*map(str, command)], cwd=ROOT, check=True)
+    if not all((results / f"{benchmark}.json").exists() for benchmark in BENCHMARKS):
+        print(f"{results} has not all that the picture shows: it is not drawn")
+        return
     plot = [made.python, ROOT / "benchmarks" / "plot.py", results, ROOT / "docs" / "speed.svg"]
     subprocess.run([*map(str, plot)], cwd=ROOT, check=True)
 

@@ -133,7 +133,7 @@ def facts(folder: Path) -> dict[str, dict[str, str]]:
     memory_gib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     return {
         "machine": {
-            "processor": f"{_processor()} x {len(os.sched_getaffinity(0))}",
+            "processor": f"{cpuinfo('model name') or platform.machine()} x {len(os.sched_getaffinity(0))}",
             "memory": f"{memory_gib:.0f} GiB",
             "file_system": _file_system(folder),
         },
@@ -154,11 +154,12 @@ def machine(folder: Path) -> str:
     return ", ".join([*found["machine"].values(), *versions])
 
 
-def _processor() -> str:
+def cpuinfo(field: str) -> str:
+    """What the kernel says of the first processor, such as its 'flags'; '' where it does not."""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
+        if line.partition(":")[0].strip() == field:
             return line.partition(":")[2].strip()
-    return platform.machine()
+    return ""
 
 
 def _file_system(folder: Path) -> str:
