@@ -131,9 +131,10 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def facts(folder: Path) -> dict[str, dict[str, str]]:
     """What a result is worth nothing without: `machine` and `versions`, the commit among them."""
     memory_gib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    processor = cpuinfo("model name") or platform.machine()
     return {
         "machine": {
-            "processor": f"{cpuinfo('model name') or platform.machine()} x {len(os.sched_getaffinity(0))}",
+            "processor": f"{processor} x {len(os.sched_getaffinity(0))}",
             "memory": f"{memory_gib:.0f} GiB",
             "file_system": _file_system(folder),
         },
