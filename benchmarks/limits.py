@@ -62,18 +62,15 @@ def writes(payload: Payload, folder: Path, loops: dict[str, Write]) -> list[Entr
 
 
 def reads(payload: Payload, folder: Path) -> list[Entry]:
-    """Loops that read what was written, from the page cache."""
-    path = folder / "raw"
+    """Loops that read what the first of them wrote, from the page cache."""
+    path = folder / "raw, to read"
 
     def entry(name: str, memory: Memory) -> Entry:
         def take() -> float:
-            raw_loops.write(path, payload.buffer, Write.FALLOCATE | Write.FDATASYNC)
+            if not path.exists():
+                raw_loops.write(path, payload.buffer, Write.FALLOCATE | Write.FDATASYNC)
             resident = np.ones_like(payload.buffer) if memory is Memory.RESIDENT else None
-            seconds = _sampled(
-                lambda: raw_loops.read(path, payload.nbytes, memory, resident), payload
-            )
-            path.unlink()
-            return seconds
+            return _sampled(lambda: raw_loops.read(path, payload.nbytes, memory, resident), payload)
 
         return Entry(name, take)
 

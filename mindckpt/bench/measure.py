@@ -175,11 +175,16 @@ def _file_system(folder: Path) -> str:
 
 
 def _commit() -> str:
-    """The commit of this checkout, '+' when it has changes; 'unknown' outside of one."""
+    """The commit of this checkout, '+' when it has changes; 'unknown' outside of one.
+
+    Results and pictures do not count: benchmarks write them one after the other.
+    """
     # Not of another project's checkout that this file is merely installed into.
     if _git("ls-files", "--error-unmatch", Path(__file__).name) is None:
         return "unknown"
-    return _git("describe", "--always", "--dirty=+") or "unknown"
+    commit = _git("describe", "--always")
+    changes = _git("status", "--porcelain", "-uno", ":/", ":!/benchmarks/results", ":!/docs")
+    return f"{commit}{'+' if changes else ''}" if commit else "unknown"
 
 
 def _git(*command: str) -> str | None:
