@@ -64,7 +64,7 @@ def writes(payload: Payload, folder: Path, loops: dict[str, Write]) -> list[Entr
 def reads(payload: Payload, folder: Path) -> list[Entry]:
     """Loops that read what was written just before, as loads do, from the page cache.
 
-    A file that was read in the rounds before is read a third faster than a new one.
+    A file that was read in the rounds before is read faster than a new one.
     """
     path = folder / "raw"
 
