@@ -57,7 +57,7 @@ interop:  ## files exchanged with the real MindSpore, in .venv-interop
 gpu:  ## tests and benchmarks on a CUDA GPU, in .venv-gpu; uses no network
 	@"$(PYTHON)" tools/gpu.py
 
-bench:  ## saves and loads against raw loops and other libraries, in .venv-bench; about 17 minutes
+bench:  ## saves and loads against raw loops and other libraries, in .venv-bench; about 15 minutes
 	@"$(PYTHON)" tools/bench.py
 
 clean:  ## remove build outputs and caches
