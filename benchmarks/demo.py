@@ -97,7 +97,7 @@ def table_of_modes(folder: Path) -> str:
     payload = Payload.of_size(PAYLOAD_TENSORS, TENSOR_BYTES)
     loops = raw_loops(payload, folder)
     trips = [RoundTrip(MINDCKPT, mode, payload, folder) for mode in modes.ALL]
-    entries = [*loops, *(entry for trip in trips for entry in (trip.save(), trip.load()))]
+    entries = [*loops, *(entry for trip in trips for entry in trip.both())]
     samples = contest.samples(entries, ROUNDS)
 
     def speed(name: str) -> list[str]:

@@ -150,8 +150,6 @@ LIBRARIES: dict[str, Callable[[], Library]] = {
 class RoundTrip:
     """Saves in one mode, and loads of what was saved, which are compared with it and removed.
 
-    A load takes the file that a save of the same round left, where both are measured.
-
     Attributes:
         library: Who saves and loads.
         mode: The mode.
@@ -205,7 +203,7 @@ class RoundTrip:
         return Entry(self.save_name, take, limit, floor, self._extra("save_bytes"))
 
     def load(self, limit: Limit | None = None, floor: Floor = NO_FLOOR, **options: Any) -> Entry:
-        """A line of loads, each of a file that was saved before and is in the page cache."""
+        """A line of loads of a file in the page cache: the one that `save` kept, or a new one."""
 
         def load() -> dict[str, Any]:
             if options:

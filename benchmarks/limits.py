@@ -14,9 +14,10 @@ import numpy as np
 import contest
 import raw_loops
 from contest import Entry, Floor
+from mindckpt import _core
 from mindckpt.bench import modes, raw
 from mindckpt.bench.limits import CRC, Limit
-from mindckpt.bench.measure import Payload, cpuinfo, sample
+from mindckpt.bench.measure import Payload, sample
 from mindckpt.bench.modes import Mode
 from raw_loops import Memory, Write
 
@@ -120,9 +121,9 @@ def ciphers_beside_openssl(payload: Payload) -> list[Entry]:
     """
     part = 16
     # What the kernels of the project's aims are for; how many times EVP's speed.
-    flags = set(cpuinfo("flags").split())
-    cbc = 6 if "vaes" in flags else 4
-    sm4 = 20 if {"gfni", "avx512bw", "avx512vl"} <= flags else 5
+    features = set(_core.cpu_features().split(","))
+    cbc = 6 if "vaes" in features else 4
+    sm4 = 20 if {"gfni", "avx512"} <= features else 5
     floors = {("seal", modes.CBC): cbc, ("seal", modes.SM4): sm4, ("open", modes.SM4): sm4}
 
     def openssl(mode: Mode, action: str) -> Entry:

@@ -231,19 +231,20 @@ EXPORT double raw_evp(const char* name, int opening, size_t nbytes, int threads)
   };
   std::vector<Worker> workers(static_cast<size_t>(threads));
   const auto start = Clock::now();
-  const int error = for_each_piece(nbytes, kMessageBytes, threads, [&](size_t, size_t, int worker) {
-    Worker& own = workers[static_cast<size_t>(worker)];
-    EVP_CIPHER_CTX* const context = own.context.get();
-    int length = 0;
-    const bool done =
-        EVP_CipherInit_ex2(context, cipher.get(), kKeyAndIv, kKeyAndIv, opening == 0, nullptr) ==
-            1 &&
-        EVP_CIPHER_CTX_set_padding(context, 0) == 1 &&
-        EVP_CipherUpdate(context, own.out.data(), &length, own.in.data(), kMessageBytes) == 1;
-    // A tag is computed; opening would say that it is another one, which there is none of.
-    unsigned char rest[EVP_MAX_BLOCK_LENGTH];
-    if (opening == 0 && EVP_CipherFinal_ex(context, rest, &length) != 1) return EIO;
-    return done ? 0 : EIO;
-  });
+  const int error =
+      for_each_piece(nbytes, kMessageBytes, threads, [&](size_t, size_t length, int worker) {
+        Worker& own = workers[static_cast<size_t>(worker)];
+        EVP_CIPHER_CTX* const context = own.context.get();
+        int written = 0;
+        const bool done = EVP_CipherInit_ex2(context, cipher.get(), kKeyAndIv, kKeyAndIv,
+                                             opening == 0, nullptr) == 1 &&
+                          EVP_CIPHER_CTX_set_padding(context, 0) == 1 &&
+                          EVP_CipherUpdate(context, own.out.data(), &written, own.in.data(),
+                                           static_cast<int>(length)) == 1;
+        // A tag is computed; opening would say that it is another one, which there is none of.
+        unsigned char rest[EVP_MAX_BLOCK_LENGTH];
+        if (opening == 0 && EVP_CipherFinal_ex(context, rest, &written) != 1) return EIO;
+        return done ? 0 : EIO;
+      });
   return error != 0 ? -static_cast<double>(error) : elapsed(start);
 }

@@ -313,5 +313,8 @@ def cipher_seconds(mode: str, key: bytes, nbytes: int, num_threads: int, opening
 def crc32_seconds(data: npt.NDArray[np.uint8], num_threads: int) -> float:
     """Seconds to sum a contiguous array, by the library that saves use, with nothing else to do."""
 
+def cpu_features() -> str:
+    """What kernels may use of the processor, as MINDCKPT_CPU names it: 'aes,avx2', or 'none'."""
+
 def sm4_provider() -> str:
     """Whose SM4 is used: 'lanes' (ours), 'openssl', 'gmssl' (its library), or '' for nobody's."""

@@ -5,6 +5,7 @@
 #include <map>
 #include <string>
 
+#include "base/cpu.h"
 #include "base/error.h"
 #include "checksum/crc32.h"
 #include "cipher/sm4.h"
@@ -73,5 +74,6 @@ PYBIND11_MODULE(_core, module) {
   module.def("cipher_seconds", &mindckpt::cipher_seconds_of, py::arg("mode"), py::arg("key"),
              py::arg("nbytes"), py::arg("num_threads"), py::arg("opening"));
   module.def("crc32_seconds", &mindckpt::crc32_seconds_of, py::arg("data"), py::arg("num_threads"));
+  module.def("cpu_features", [] { return mindckpt::cpu_feature_names(mindckpt::cpu_features()); });
   module.def("sm4_provider", [] { return std::string(mindckpt::sm4_provider()); });
 }

@@ -131,10 +131,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def facts(folder: Path) -> dict[str, dict[str, str]]:
     """What a result is worth nothing without: `machine` and `versions`, the commit among them."""
     memory_gib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-    processor = cpuinfo("model name") or platform.machine()
     return {
         "machine": {
-            "processor": f"{processor} x {len(os.sched_getaffinity(0))}",
+            "processor": f"{_processor()} x {len(os.sched_getaffinity(0))}",
             "memory": f"{memory_gib:.0f} GiB",
             "file_system": _file_system(folder),
         },
@@ -155,12 +154,11 @@ def machine(folder: Path) -> str:
     return ", ".join([*found["machine"].values(), *versions])
 
 
-def cpuinfo(field: str) -> str:
-    """What the kernel says of the first processor, such as its 'flags'; '' where it does not."""
+def _processor() -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.partition(":")[0].strip() == field:
+        if line.startswith("model name"):
             return line.partition(":")[2].strip()
-    return ""
+    return platform.machine()
 
 
 def _file_system(folder: Path) -> str:

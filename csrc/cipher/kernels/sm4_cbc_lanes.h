@@ -15,9 +15,8 @@
 // byte-swapped. The constants were computed from these definitions.
 //
 // `V` has
-//   Reg, kBlocks: how many cipher blocks it holds;  a group is 4 * kBlocks lanes: a block of each
-//   is
-//     4 registers, one for each word of the block
+//   Reg, kBlocks: how many cipher blocks it holds. A group is 4 * kBlocks lanes; a block of each is
+//     4 registers, one for each word
 //   kGroups: how many groups are worked on at once
 //   load(p), store(p, reg): kBlocks consecutive blocks
 //   transpose_words(reg[4]): the 4x4 words in each 16 bytes;  transpose_blocks(reg[kBlocks]): all
