@@ -239,7 +239,7 @@ def prepare_save(
 class Reader:
     """An open checkpoint file whose records have been found. Payloads are not read yet."""
 
-    def __init__(self, path: str, key: bytes | None, mode: str, num_threads: int = 0) -> None: ...
+    def __init__(self, path: str, key: bytes | None, mode: str) -> None: ...
     @property
     def entries(self) -> list[Entry]: ...
     @property
@@ -248,7 +248,7 @@ class Reader:
 
     @property
     def sealed(self) -> bool:
-        """Whether seal records vouched for the order, count and length of the file's blocks."""
+        """Whether seal records vouch for the order, count and length of the file's blocks."""
 
     def read(
         self,

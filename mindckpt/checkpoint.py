@@ -365,7 +365,7 @@ def load_checkpoint(
 
     running_saves.wait_for(path)
     check_file(path, ckpt_file_name)
-    reader = _core.Reader(path, dec_key, dec_mode, num_threads)
+    reader = _core.Reader(path, dec_key, dec_mode)
     if choice_func is not None and dec_key is not None:
         # The names have been decrypted, but their blocks not checked yet: a function of the user's
         # is to see none that somebody else may have put there.

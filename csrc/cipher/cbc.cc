@@ -66,19 +66,19 @@ class CbcCipher final : public Cipher {
     seal_all(run);
   }
 
-  uint64_t open(const FrameHeader& header, ByteView ciphertext, ByteSpan plain) const override {
-    // The last cipher block first, and aside: it has the padding, which is not to be written, and
-    // is chained from what may be overwritten.
-    const size_t whole = ciphertext.size() - kCipherBlockBytes;
+  uint64_t open(const FrameHeader& header, ByteView body, ByteView end,
+                ByteSpan plain) const override {
+    // The end first, and aside: it has the padding, which is not to be written, and is chained from
+    // what may be overwritten.
     std::array<std::byte, kCipherBlockBytes> last;
-    decrypt_last(header, ciphertext, last);
+    cbc_->decrypt(chain_behind(header, body), end, last);
     const size_t in_last = kCipherBlockBytes - checked_padding(last);
-    if (plain.size() < whole + in_last) {
+    if (plain.size() < body.size() + in_last) {
       throw Error(ErrorKind::kDecryption, "a block changed while it was read");
     }
-    cbc_->decrypt(header.iv, ciphertext.first(whole), plain);
-    std::copy_n(last.begin(), in_last, plain.begin() + static_cast<ptrdiff_t>(whole));
-    return whole + in_last;
+    cbc_->decrypt(header.iv, body, plain);
+    std::copy_n(last.begin(), in_last, plain.begin() + static_cast<ptrdiff_t>(body.size()));
+    return body.size() + in_last;
   }
 
   void peek(const FrameHeader& header, uint64_t offset, ByteView ciphertext,
@@ -97,7 +97,8 @@ class CbcCipher final : public Cipher {
   }
   uint64_t plain_nbytes(const FrameHeader& header, ByteView tail) const override {
     std::array<std::byte, kCipherBlockBytes> last;
-    decrypt_last(header, tail, last);
+    const ByteView before = tail.first(tail.size() - kCipherBlockBytes);
+    cbc_->decrypt(chain_behind(header, before), tail.last(kCipherBlockBytes), last);
     return header.ciphertext_nbytes - checked_padding(last);
   }
 
@@ -132,13 +133,11 @@ class CbcCipher final : public Cipher {
     cbc_->encrypt_all(messages);
   }
 
-  // The last cipher block of a ciphertext, or of its end.
-  void decrypt_last(const FrameHeader& header, ByteView ciphertext, ByteSpan last) const {
-    Iv previous = header.iv;
-    if (ciphertext.size() > kCipherBlockBytes) {
-      std::memcpy(previous.data(), ciphertext.last(2 * kCipherBlockBytes).data(), kIvBytes);
-    }
-    cbc_->decrypt(previous, ciphertext.last(kCipherBlockBytes), last);
+  // What the cipher block behind this much of a ciphertext is chained from.
+  static Iv chain_behind(const FrameHeader& header, ByteView ciphertext) {
+    Iv chain = header.iv;
+    if (!ciphertext.empty()) std::ranges::copy(ciphertext.last(kIvBytes), chain.begin());
+    return chain;
   }
 
   static size_t checked_padding(ByteView plain) {

@@ -48,10 +48,19 @@ class Cipher {
     return mode_ == CipherMode::kAesCbc ? 16 : 32;
   }
 
-  // Decrypts a block, possibly in place, and writes nothing behind the plaintext, whose length is
-  // returned: at most plain.size(). Throws Error(kDecryption): the tag or the padding is wrong, or
-  // the plaintext is longer than that.
-  virtual uint64_t open(const FrameHeader& header, ByteView ciphertext, ByteSpan plain) const = 0;
+  // How long a ciphertext's end is that has no room where its plaintext goes: CBC's last cipher
+  // block, which holds the padding.
+  size_t end_nbytes() const noexcept { return authenticates() ? 0 : kCipherBlockBytes; }
+  // Decrypts a block, whose ciphertext is `body` and then end_nbytes() of `end`, the body possibly
+  // in place. Writes nothing behind the plaintext, whose length is returned: at most plain.size().
+  // Throws Error(kDecryption): the tag or the padding is wrong, or the plaintext is longer than
+  // that.
+  virtual uint64_t open(const FrameHeader& header, ByteView body, ByteView end,
+                        ByteSpan plain) const = 0;
+  uint64_t open(const FrameHeader& header, ByteView ciphertext, ByteSpan plain) const {
+    const size_t body_nbytes = ciphertext.size() - end_nbytes();
+    return open(header, ciphertext.first(body_nbytes), ciphertext.subspan(body_nbytes), plain);
+  }
 
   // Decrypts part of a block without checking it: plain.size() bytes at `offset`, both multiples of
   // kCipherBlockBytes (but for a GCM block's end). `ciphertext` holds that part, and when offset >

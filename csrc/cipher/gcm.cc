@@ -49,16 +49,16 @@ class GcmCipher final : public Cipher {
     encode_frame_header({mode(), tag, iv, plain.size()}, frame);
   }
 
-  uint64_t open(const FrameHeader& header, ByteView ciphertext, ByteSpan plain) const override {
-    if (plain.size() < ciphertext.size()) {
+  uint64_t open(const FrameHeader& header, ByteView body, ByteView, ByteSpan plain) const override {
+    if (plain.size() < body.size()) {
       throw Error(ErrorKind::kDecryption, "a block changed while it was read");
     }
-    if (!gcm_->decrypt(header.iv, header.tag, ciphertext, plain)) {
+    if (!gcm_->decrypt(header.iv, header.tag, body, plain)) {
       throw Error(ErrorKind::kDecryption,
                   "a block's authentication tag does not match: the key is wrong, or the file was "
                   "tampered with");
     }
-    return ciphertext.size();
+    return body.size();
   }
 
   // GCM encrypts in counter mode; counter 1 makes the tag, so the data begin at 2.

@@ -1,6 +1,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <optional>
+#include <span>
 #include <vector>
 
 #include "base/workers.h"
@@ -11,32 +14,34 @@ namespace mindckpt {
 
 // One encrypted block in a file, and the plaintext it holds.
 struct Frame {
-  FrameHeader header;
   uint64_t ciphertext_begin;  // in the file
-  uint64_t plain_begin;       // in the plaintext
+  uint64_t ciphertext_nbytes;
+  uint64_t plain_begin;  // in the plaintext
   uint64_t plain_nbytes;
-  Iv number;  // what its IV says its place in the run is
+  Iv number;  // its place in the run, from which its IV follows
 };
 
-// How the frames of a file are found.
-struct FindRun {
-  int num_threads = default_num_threads();
-  const CancelFlag* cancel = nullptr;  // borrowed while they are
-
-  // Throws Error(kCancelled).
-  void check() const {
-    if (cancel != nullptr) check_not_cancelled(*cancel);
-  }
+// What a file may say about its frames: they are numbered on from the first one, and all but the
+// last one are as long as that.
+struct FrameRun {
+  Iv first_number;
+  uint64_t count;
+  uint64_t plain_nbytes;  // of all
 };
+
+// Finds that in the first frame's plaintext; nothing where it does not say.
+using FindFrameRun = std::function<std::optional<FrameRun>(ByteView first_plain)>;
 
 // The plaintext of an encrypted file. read_at decrypts what is asked for and checks nothing:
 // whoever believes what it reads must open() those frames before handing anything on.
 class SealedSource final : public Source {
  public:
-  // Finds every frame, each by the header that the one before leads to, and opens the first one to
-  // see whether the key is right. File and cipher are borrowed. Throws Error(kDecryption),
-  // Error(kFormat), Error(kIo), Error(kCancelled).
-  SealedSource(const Source& file, const Cipher& cipher, const FindRun& run = {});
+  // Opens the first frame, to see whether the key is right. If that tells of a run as long as the
+  // file, the other frames are taken to be as it says, until they are opened; else each is found by
+  // the header that the one before leads to. File and cipher are borrowed, `cancel` until this
+  // returns. Throws Error(kDecryption), Error(kFormat), Error(kIo), Error(kCancelled).
+  SealedSource(const Source& file, const Cipher& cipher, const FindFrameRun& find_run = {},
+               const CancelFlag* cancel = nullptr);
 
   uint64_t nbytes() const override { return nbytes_; }
   size_t window_nbytes() const override { return size_t{1} << 10; }
@@ -48,26 +53,29 @@ class SealedSource final : public Source {
   // The first frame whose plaintext ends after `offset`.
   size_t frame_at(uint64_t offset) const;
 
-  // Reads and opens one frame, checked, in `staging`, which has room for its ciphertext. Returns
-  // the plaintext, at the front of `staging`. Safe from any thread.
-  ByteView open(const Frame& frame, ByteSpan staging) const;
-  // The same, and the plaintext goes to `plain`, which has exactly its length and may be where
-  // `staging` begins.
-  void open_into(const Frame& frame, ByteSpan staging, ByteSpan plain) const;
-
-  // Reads a frame's end again: for who read its plaintext unchecked. Throws Error(kDecryption) when
-  // the padding is wrong, or another one than it was.
-  void check_end(const Frame& frame) const;
+  // Reads neighbouring frames() at once, each into the place of its plaintext in `plain`, which has
+  // exactly the length of all, and opens them there, checked: each must be the one that frames()
+  // says. Safe from any thread. Throws Error(kDecryption), Error(kFormat), Error(kIo).
+  void open(std::span<const Frame> frames, ByteSpan plain) const;
+  // The same of a part of a frame, from `offset` in the plaintext on, as far as parts can be
+  // checked: for ciphers that do not authenticate. One part ends with the frame.
+  void open_part(const Frame& frame, uint64_t offset, ByteSpan plain) const;
 
  private:
   struct Start {  // of a frame
     uint64_t in_file;
     uint64_t in_plain;
   };
+  void find_next();
+  void open_first(const FindFrameRun& find_run);
+  void take_run(const FrameRun& run);
   FrameHeader read_header(uint64_t at) const;
-  Frame read_frame(const Start& start, const FrameHeader& header) const;
-  void find_equal_frames(const FindRun& run);
+  uint64_t read_plain_nbytes(uint64_t ciphertext_begin, const FrameHeader& header) const;
   Start end_of_frames() const;
+  // What a frame's header is expected to be, but for the tag.
+  FrameHeader header_of(const Frame& frame) const;
+  void check_header(const Frame& frame, const FrameHeader& header) const;
+  uint64_t header_nbytes() const { return frame_header_nbytes(cipher_.mode()); }
 
   const Source& file_;
   const Cipher& cipher_;

@@ -42,9 +42,6 @@ struct Range {
 
   uint64_t nbytes() const noexcept { return end - begin; }
   bool is_whole_frame() const noexcept { return nbytes() == frame->plain_nbytes; }
-  uint64_t staging_nbytes() const noexcept {
-    return frame != nullptr && is_whole_frame() ? frame->header.ciphertext_nbytes : nbytes();
-  }
 };
 
 class Loader {
@@ -83,9 +80,15 @@ class Loader {
         [&](uint64_t turn, int worker) {
           if (small_pages)
             make_places_resident({ranges[turns[turn]].begin, ranges[turns[turn + 1] - 1].end});
-          for (size_t item = turns[turn]; item < turns[turn + 1]; ++item) {
+          const size_t end = turns[turn + 1];
+          for (size_t item = turns[turn]; item < end;) {
+            if (const size_t count = open_in_place(ranges, item, end)) {
+              item += count;
+              continue;
+            }
             load_range(ranges[item], item, worker, buffers[static_cast<size_t>(worker)],
                        run.cancel);
+            ++item;
           }
         },
         [&](int worker) {
@@ -97,10 +100,7 @@ class Loader {
  private:
   void load_range(const Range& range, size_t item, int worker, Buffer& buffer,
                   const CancelFlag& cancel) {
-    if (const ByteSpan place = host_place(range); !place.empty()) {
-      return open_in_place(range, item, buffer, place);
-    }
-    const uint64_t nbytes = range.staging_nbytes();
+    const uint64_t nbytes = range.nbytes();
     const bool in_staging = uploads_ != nullptr && nbytes <= uploads_->most_nbytes();
     std::unique_lock<std::mutex> turn;
     ByteSpan staging;
@@ -230,33 +230,40 @@ class Loader {
     return place;
   }
 
-  // No memory beside the tensor's is needed where the ciphertext is no longer than the plaintext.
-  void open_in_place(const Range& range, size_t item, Buffer& buffer, ByteSpan place) {
-    ByteSpan staging = place;
-    if (const uint64_t nbytes = range.staging_nbytes(); nbytes > place.size()) {
-      buffer.reserve(nbytes);
-      staging = buffer.span();
+  // Reads and opens what goes to one stretch of host memory as it is, there, with the blocks behind
+  // it that do, too. Returns how many of the ranges [item, end) that are.
+  size_t open_in_place(const std::vector<Range>& ranges, size_t item, size_t end) {
+    ByteSpan place = host_place(ranges[item]);
+    if (place.empty()) return 0;
+    size_t next = item + 1;
+    for (; next < end && ranges[next - 1].is_whole_frame() && ranges[next].is_whole_frame() &&
+           ranges[next].frame == ranges[next - 1].frame + 1;
+         ++next) {
+      const ByteSpan more = host_place(ranges[next]);
+      if (more.data() != place.data() + place.size()) break;
+      place = {place.data(), place.size() + more.size()};
     }
-    open_part(range, staging, place);
-    if (check_crc_) crcs_[item] = crc32_update(0, place);
+    open_ranges(std::span(ranges).subspan(item, next - item), place);
+    for (; check_crc_ && item < next; ++item) {
+      crcs_[item] = crc32_update(0, take_front(place, ranges[item].nbytes()));
+    }
+    return next - item;
   }
 
-  // Of a block that is read in parts, the last one checks the padding, which is all there is.
-  void open_part(const Range& range, ByteSpan staging, ByteSpan plain) const {
-    if (range.is_whole_frame()) {
-      sealed_->open_into(*range.frame, staging, plain);
-      return;
-    }
-    sealed_->read_at(range.begin, plain);
-    if (range.end == range.frame->plain_begin + range.frame->plain_nbytes) {
-      sealed_->check_end(*range.frame);
+  // One range, or whole blocks that follow each other.
+  void open_ranges(std::span<const Range> ranges, ByteSpan plain) const {
+    const Range& first = ranges.front();
+    if (first.is_whole_frame()) {
+      sealed_->open({first.frame, ranges.size()}, plain);
+    } else {
+      sealed_->open_part(*first.frame, first.begin, plain);
     }
   }
 
   // Returns the range's plaintext, in `staging`.
   ByteView open_range(const Range& range, size_t item, ByteSpan staging) {
     const ByteSpan plain = staging.first(range.nbytes());
-    open_part(range, staging, plain);
+    open_ranges({&range, 1}, plain);
     for_each_destination(range,
                          [&](uint64_t begin, uint64_t nbytes, std::byte* to, const Device* device) {
                            if (device == nullptr)
@@ -287,7 +294,7 @@ class Loader {
                            at = begin + nbytes;
                          });
     read_aside(range.end);
-    file_.read_at(range.begin, pieces);
+    file_.read_pieces_at(range.begin, pieces);
     if (check_crc_) {
       uint32_t crc = 0;
       for (const ByteSpan piece : pieces) crc = crc32_update(crc, piece);
@@ -351,16 +358,27 @@ class Loader {
   Buffer large_;  // for a block that is too large for a worker's buffer
 };
 
+// What the opening seal says of the blocks. One that nobody can read is the index's to speak of.
+std::optional<FrameRun> find_run(ByteView first_plain) {
+  try {
+    const auto seal = find_opening_seal(first_plain);
+    if (!seal) return std::nullopt;
+    return FrameRun{seal->iv_base, seal->block_count, seal->plain_nbytes};
+  } catch (const Error&) {
+    return std::nullopt;
+  }
+}
+
 }  // namespace
 
 CheckpointFile::CheckpointFile(const std::string& path, std::shared_ptr<const Cipher> cipher,
-                               const FindRun& run)
+                               const CancelFlag* cancel)
     : cipher_(std::move(cipher)), file_(path) {
   try {
     std::array<std::byte, 4> first{};
     file_.read_at(0, ByteSpan(first).first(std::min<uint64_t>(first.size(), file_.nbytes())));
     if (cipher_) {
-      read_sealed_index(run);
+      read_sealed_index(cancel);
     } else if (const auto mode = encrypted_mode(first)) {
       throw Error(ErrorKind::kDecryption, "the file is encrypted with " +
                                               std::string(cipher_mode_name(*mode)) +
@@ -374,8 +392,8 @@ CheckpointFile::CheckpointFile(const std::string& path, std::shared_ptr<const Ci
   }
 }
 
-void CheckpointFile::read_sealed_index(const FindRun& run) {
-  sealed_ = std::make_unique<SealedSource>(file_, *cipher_, run);
+void CheckpointFile::read_sealed_index(const CancelFlag* cancel) {
+  sealed_ = std::make_unique<SealedSource>(file_, *cipher_, find_run, cancel);
   try {
     index_ = Index::read(*sealed_);
     check_seals();
@@ -383,11 +401,11 @@ void CheckpointFile::read_sealed_index(const FindRun& run) {
     if (error.kind() != ErrorKind::kFormat) throw;
     // The index is made of bytes that nothing has vouched for, so what it says is wrong may be a
     // stranger's words, or a parameter's bytes. When a block does not open, that is what is wrong.
-    Buffer staging;
+    Buffer plain;
     for (const Frame& frame : sealed_->frames()) {
-      run.check();
-      staging.reserve(frame.header.ciphertext_nbytes);
-      sealed_->open(frame, staging.span());
+      if (cancel != nullptr) check_not_cancelled(*cancel);
+      plain.reserve(frame.plain_nbytes);
+      sealed_->open({&frame, 1}, plain.span().first(frame.plain_nbytes));
     }
     if (cipher_->authenticates()) throw;
     throw Error(ErrorKind::kDecryption,

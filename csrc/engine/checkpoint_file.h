@@ -38,12 +38,13 @@ class CheckpointFile {
  public:
   // `cipher` is nullptr for a plain file. Throws Error(kIo), Error(kFormat), Error(kDecryption),
   // Error(kCancelled).
+  // `cancel` is borrowed until this returns.
   CheckpointFile(const std::string& path, std::shared_ptr<const Cipher> cipher,
-                 const FindRun& run = {});
+                 const CancelFlag* cancel = nullptr);
 
   const std::vector<Entry>& entries() const noexcept { return index_.entries; }
   bool has_crc() const noexcept { return index_.crc.has_value(); }
-  // Whether seal records vouch for the order, count and length of its blocks.
+  // Whether seal records vouch for the order, count and length of its blocks, each when it is read.
   bool is_sealed() const noexcept { return sealed_ && index_.opening_seal.has_value(); }
   bool is_encrypted() const noexcept { return sealed_ != nullptr; }
   const FileSource& file() const noexcept { return file_; }
@@ -56,7 +57,7 @@ class CheckpointFile {
   void read(std::span<const Target> targets, bool check_crc, const LoadRun& run) const;
 
  private:
-  void read_sealed_index(const FindRun& run);
+  void read_sealed_index(const CancelFlag* cancel);
   void check_seals() const;
   void check_no_run() const;
 

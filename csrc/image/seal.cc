@@ -58,4 +58,15 @@ std::optional<PlacedSeal> decode_seal(ByteView payload) {
   return placed;
 }
 
+std::optional<Seal> find_opening_seal(ByteView plain) {
+  constexpr uint64_t kBegin = kSealRecordBytes - kSealPayloadBytes;  // tag and length
+  const std::string like = encode_seal({}, Seal::Position::kOpening);
+  if (plain.size() < kSealRecordBytes || std::memcmp(plain.data(), like.data(), kBegin) != 0) {
+    return std::nullopt;
+  }
+  const auto placed = decode_seal(plain.subspan(kBegin, kSealPayloadBytes));
+  if (!placed || placed->position != Seal::Position::kOpening) return std::nullopt;
+  return placed->seal;
+}
+
 }  // namespace mindckpt

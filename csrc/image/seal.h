@@ -39,4 +39,8 @@ struct PlacedSeal {
 // Throws Error(kFormat) when it is ours, of a version or position that this release does not know.
 std::optional<PlacedSeal> decode_seal(ByteView payload);
 
+// The opening seal at the front of a file's plaintext, of which `plain` is the beginning; nothing
+// when there is none. Throws as decode_seal does.
+std::optional<Seal> find_opening_seal(ByteView plain);
+
 }  // namespace mindckpt

@@ -73,19 +73,17 @@ int threads_of(int num_threads) {
 
 class PyReader {
  public:
-  PyReader(const py::str& path, const std::optional<py::bytes>& key, const std::string& mode,
-           int num_threads) {
+  PyReader(const py::str& path, const std::optional<py::bytes>& key, const std::string& mode) {
     const std::string resolved = file_system_path(path);
     const std::shared_ptr<const Cipher> cipher = make_cipher(key, mode);
-    const int threads = threads_of(num_threads);
     if (cipher == nullptr) {
       const py::gil_scoped_release release;
       file_ = std::make_shared<CheckpointFile>(resolved, nullptr);
       return;
     }
-    // Every block of an encrypted file is visited.
+    // Every block of an encrypted file may have to be visited.
     run_interruptibly([&](const CancelFlag& cancel) {
-      file_ = std::make_shared<CheckpointFile>(resolved, cipher, FindRun{threads, &cancel});
+      file_ = std::make_shared<CheckpointFile>(resolved, cipher, &cancel);
     });
   }
 
@@ -221,8 +219,8 @@ class PyReader {
 void bind_loading(py::module_& module) {
   using namespace py::literals;
   py::class_<PyReader>(module, "Reader")
-      .def(py::init<const py::str&, const std::optional<py::bytes>&, const std::string&, int>(),
-           "path"_a, "key"_a.none(true), "mode"_a, "num_threads"_a = 0)
+      .def(py::init<const py::str&, const std::optional<py::bytes>&, const std::string&>(),
+           "path"_a, "key"_a.none(true), "mode"_a)
       .def_property_readonly("entries", &PyReader::entries)
       .def_property_readonly("has_crc", &PyReader::has_crc)
       .def_property_readonly("sealed", &PyReader::is_sealed)

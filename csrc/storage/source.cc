@@ -10,6 +10,13 @@
 
 namespace mindckpt {
 
+void Source::read_pieces_at(uint64_t offset, std::span<const ByteSpan> pieces) const {
+  for (const ByteSpan piece : pieces) {
+    read_at(offset, piece);
+    offset += piece.size();
+  }
+}
+
 FileSource::FileSource(const std::string& path)
     : path_(path), fd_(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
   if (!fd_.is_open()) throw_errno("open", path_);
@@ -22,11 +29,9 @@ FileSource::FileSource(const std::string& path)
   nbytes_ = static_cast<uint64_t>(status.st_size);
 }
 
-void FileSource::read_at(uint64_t offset, ByteSpan out) const {
-  read_at(offset, std::span<const ByteSpan>(&out, 1));
-}
+void FileSource::read_at(uint64_t offset, ByteSpan out) const { read_pieces_at(offset, {&out, 1}); }
 
-void FileSource::read_at(uint64_t offset, std::span<const ByteSpan> pieces) const {
+void FileSource::read_pieces_at(uint64_t offset, std::span<const ByteSpan> pieces) const {
   std::vector<iovec> iovecs;
   iovecs.reserve(pieces.size());
   uint64_t wanted = 0;

@@ -17,6 +17,8 @@ class Source {
 
   // Fills `out` with the bytes at `offset`; the range must lie inside the source.
   virtual void read_at(uint64_t offset, ByteSpan out) const = 0;
+  // The same of what follows each other, into one piece after the other.
+  virtual void read_pieces_at(uint64_t offset, std::span<const ByteSpan> pieces) const;
 
   // How many bytes are worth reading at once when only a few are wanted and more may follow.
   virtual size_t window_nbytes() const = 0;
@@ -34,7 +36,7 @@ class FileSource final : public Source {
 
   // Both throw Error(kIo), or Error(kFormat) when the file has become shorter meanwhile.
   void read_at(uint64_t offset, ByteSpan out) const override;
-  void read_at(uint64_t offset, std::span<const ByteSpan> pieces) const;
+  void read_pieces_at(uint64_t offset, std::span<const ByteSpan> pieces) const override;
 
  private:
   std::string path_;

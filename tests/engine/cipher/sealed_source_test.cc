@@ -2,10 +2,6 @@
 
 #include <doctest/doctest.h>
 
-#include <mutex>
-#include <set>
-#include <thread>
-
 #include "support/bytes.h"
 #include "support/ciphers.h"
 #include "support/errors.h"
@@ -48,6 +44,19 @@ std::vector<size_t> random_sizes(Random& random) {
   return sizes;
 }
 
+Bytes opened(const SealedSource& source, std::span<const Frame> frames) {
+  uint64_t nbytes = 0;
+  for (const Frame& frame : frames) nbytes += frame.plain_nbytes;
+  Bytes plain(nbytes);
+  source.open(frames, plain);
+  return plain;
+}
+
+Bytes part_of(const Bytes& plain, const Frame& frame) {
+  const auto begin = plain.begin() + static_cast<ptrdiff_t>(frame.plain_begin);
+  return {begin, begin + static_cast<ptrdiff_t>(frame.plain_nbytes)};
+}
+
 void check_random_reads(const EncryptedFile& file, const SealedSource& source, Random& random) {
   for (int i = 0; i < 60; ++i) {
     const size_t offset = random.below(file.plain.size() + 1);
@@ -80,13 +89,31 @@ TEST_CASE("every block opens to its part of the plaintext") {
     REQUIRE(source.frames().size() == 5);
     uint64_t begin = 0;
     for (const Frame& frame : source.frames()) {
-      Bytes staging(frame.header.ciphertext_nbytes);
-      const ByteView plain = source.open(frame, staging);
       CHECK(frame.plain_begin == begin);
-      CHECK(test::same(plain, ByteView(file.plain).subspan(begin, frame.plain_nbytes)));
+      CHECK(opened(source, {&frame, 1}) == part_of(file.plain, frame));
       begin += frame.plain_nbytes;
     }
     CHECK(begin == file.plain.size());
+  }
+}
+
+TEST_CASE("neighbouring blocks of any lengths open together") {
+  for (const CipherKind& kind : test::every_kind()) {
+    CAPTURE(kind.label());
+    std::vector<size_t> sizes{5, 64, 1, 300, 16, 17, 31};
+    if (kind.mode != CipherMode::kAesGcm) sizes.insert(sizes.begin() + 2, 0);  // padding only
+    const EncryptedFile file(kind, sizes, 92);
+    const MemorySource bytes = file.source();
+    const SealedSource source(bytes, *file.cipher);
+    const std::span<const Frame> frames = source.frames();
+    for (size_t first = 0; first < frames.size(); ++first) {
+      Bytes expected;
+      for (size_t last = first; last < frames.size(); ++last) {
+        const Bytes more = part_of(file.plain, frames[last]);
+        expected.insert(expected.end(), more.begin(), more.end());
+        CHECK(opened(source, frames.subspan(first, last - first + 1)) == expected);
+      }
+    }
   }
 }
 
@@ -115,7 +142,7 @@ TEST_CASE("blocks of padding only are read over wherever they stand") {
   }
 }
 
-// Tells who reads, and cancels at a read.
+// Counts the reads, and cancels at one.
 class WatchedSource final : public Source {
  public:
   explicit WatchedSource(const Source& source, int cancel_at = -1)
@@ -123,48 +150,28 @@ class WatchedSource final : public Source {
   uint64_t nbytes() const override { return source_.nbytes(); }
   size_t window_nbytes() const override { return source_.window_nbytes(); }
   void read_at(uint64_t offset, ByteSpan out) const override {
-    {
-      const std::lock_guard lock(mutex_);
-      threads_.insert(std::this_thread::get_id());
-      if (reads_++ == cancel_at_) cancel.store(true);
-    }
+    if (reads_++ == cancel_at_) cancel.store(true);
     source_.read_at(offset, out);
   }
 
-  size_t num_threads() const { return threads_.size(); }
   int reads() const { return reads_; }
   mutable CancelFlag cancel{false};
 
  private:
   const Source& source_;
   int cancel_at_;
-  mutable std::mutex mutex_;
-  mutable std::set<std::thread::id> threads_;
   mutable int reads_ = 0;
 };
 
-TEST_CASE(
-    "finding the blocks takes the threads that it is given, and can be cancelled on the way") {
-  constexpr size_t kBlocks = 5000;
-  for (const CipherKind& kind : test::every_kind()) {
-    CAPTURE(kind.label());
-    const EncryptedFile file(kind, std::vector<size_t>(kBlocks, 64), 91);
-    const MemorySource bytes = file.source();
-    for (const size_t num_threads : {1u, 3u}) {
-      const WatchedSource watched(bytes);
-      const SealedSource source(watched, *file.cipher,
-                                {static_cast<int>(num_threads), &watched.cancel});
-      CHECK(source.frames().size() == kBlocks);
-      CHECK(watched.num_threads() <= num_threads);
-      CHECK(watched.reads() > static_cast<int>(kBlocks));
-    }
-    // At the first block, and while threads look for those that are like it.
-    for (const int cancel_at : {0, 1000}) {
-      const WatchedSource watched(bytes, cancel_at);
-      CHECK(error_of([&] { SealedSource(watched, *file.cipher, {2, &watched.cancel}); }).kind() ==
-            ErrorKind::kCancelled);
-      CHECK(watched.reads() < static_cast<int>(kBlocks));
-    }
+TEST_CASE("finding the blocks can be cancelled on the way") {
+  constexpr size_t kBlocks = 500;
+  const EncryptedFile file({CipherMode::kAesGcm, 16}, std::vector<size_t>(kBlocks, 64), 91);
+  const MemorySource bytes = file.source();
+  for (const int cancel_at : {0, 100}) {
+    const WatchedSource watched(bytes, cancel_at);
+    CHECK(error_of([&] { SealedSource(watched, *file.cipher, {}, &watched.cancel); }).kind() ==
+          ErrorKind::kCancelled);
+    CHECK(watched.reads() <= cancel_at + 4);
   }
 }
 
@@ -230,10 +237,13 @@ TEST_CASE("a damaged GCM block is noticed when it is opened and not by a look in
   const SealedSource source(bytes, *file.cipher);
   Bytes read(120);
   source.read_at(0, read);
-  Bytes staging(40);
-  source.open(source.frames()[2], staging);
-  CHECK(error_of([&] { source.open(source.frames()[1], staging); }).kind() ==
-        ErrorKind::kDecryption);
+  const std::span<const Frame> frames = source.frames();
+  opened(source, frames.subspan(2, 1));
+  for (const auto& run : {frames.subspan(1, 1), frames}) {
+    const Error error = error_of([&] { opened(source, run); });
+    CHECK(error.kind() == ErrorKind::kDecryption);
+    CHECK(test::message(error) == doctest::Contains("(block 1, at byte 88 of the file)"));
+  }
 }
 
 TEST_CASE("a read past the plaintext is a bug that is reported") {
@@ -244,8 +254,7 @@ TEST_CASE("a read past the plaintext is a bug that is reported") {
   CHECK(error_of([&] { source.read_at(6, read); }).kind() == ErrorKind::kInternal);
 }
 
-// Where threads that look for equal frames begin and end, and beside it.
-constexpr size_t kOddPlaces[] = {1, 2, 255, 256, 257, 512, 599};
+constexpr size_t kOddPlaces[] = {1, 2, 300, 598, 599};
 
 void check_frames(const EncryptedFile& file, const std::vector<size_t>& sizes) {
   const MemorySource bytes = file.source();
@@ -259,7 +268,9 @@ void check_frames(const EncryptedFile& file, const std::vector<size_t>& sizes) {
     CHECK(frame.plain_begin == in_plain);
     CHECK(frame.plain_nbytes == sizes[i]);
     CHECK(frame.ciphertext_begin == in_file + frame_header_nbytes(file.cipher->mode()));
-    CHECK((frame.number == file.cipher->number_of(frame.header.iv)));
+    const FrameHeader header = decode_frame_header(file.frames[i], file.cipher->mode());
+    CHECK(frame.ciphertext_nbytes == header.ciphertext_nbytes);
+    CHECK((frame.number == file.cipher->number_of(header.iv)));
     in_plain += sizes[i];
     in_file += file.frames[i].size();
   }
@@ -320,21 +331,174 @@ TEST_CASE("a block opens into exactly its place, and beside it nothing is writte
       const EncryptedFile file(kind, {nbytes}, 89);
       const MemorySource bytes = file.source();
       const SealedSource source(bytes, *file.cipher);
-      const Frame& frame = source.frames()[0];
-      Bytes staging(frame.header.ciphertext_nbytes);
       Bytes around(nbytes + 64, std::byte{0x77});
       const ByteSpan place = ByteSpan(around).subspan(32, nbytes);
-      source.open_into(frame, staging, place);
+      source.open(source.frames(), place);
       CHECK(test::same(place, file.plain));
       CHECK(test::same(ByteView(around).first(32), Bytes(32, std::byte{0x77})));
       CHECK(test::same(ByteView(around).last(32), Bytes(32, std::byte{0x77})));
       // A shorter place is refused before it is written past.
       const Bytes before = around;
       CHECK(error_of([&] {
-              file.cipher->open(frame.header, ByteView(file.frames[0]).last(staging.size()),
+              file.cipher->open(decode_frame_header(file.frames[0], kind.mode),
+                                ByteView(file.frames[0]).subspan(frame_header_nbytes(kind.mode)),
                                 ByteSpan(around).first(nbytes - 1));
             }).kind() == ErrorKind::kDecryption);
       CHECK(test::same(around, before));
+    }
+  }
+}
+
+// A file whose first block tells of the others: it is numbered on, and all but the last block have
+// one length.
+struct NumberedFile {
+  NumberedFile(const CipherKind& kind, size_t frame_nbytes, size_t plain_nbytes)
+      : random(93), cipher(kind.make(random.bytes(kind.key_nbytes))) {
+    plain = random.bytes(plain_nbytes);
+    run = {cipher->random_base(), 0, plain_nbytes};
+    for (size_t at = 0; at < plain_nbytes; at += frame_nbytes) {
+      const ByteView part = ByteView(plain).subspan(at, std::min(frame_nbytes, plain_nbytes - at));
+      frames.push_back(sealed(part, run.count++));
+    }
+  }
+
+  Bytes sealed(ByteView part, uint64_t place) const {
+    Bytes frame(cipher->frame_nbytes(part.size()));
+    cipher->seal(part, cipher->iv_of(cipher->block_number(run.first_number, place)), frame);
+    return frame;
+  }
+  MemorySource source() const { return MemorySource(test::join(frames)); }
+  FindFrameRun telling(FrameRun told) const {
+    return [told, this](ByteView first_plain) {
+      CHECK(test::same(first_plain, ByteView(plain).first(first_plain.size())));
+      return told;
+    };
+  }
+
+  Random random;
+  std::unique_ptr<Cipher> cipher;
+  Bytes plain;
+  FrameRun run;
+  std::vector<Bytes> frames;
+};
+
+void check_same_frames(const SealedSource& a, const SealedSource& b) {
+  CHECK(a.nbytes() == b.nbytes());
+  REQUIRE(a.frames().size() == b.frames().size());
+  for (size_t i = 0; i < a.frames().size(); ++i) {
+    CAPTURE(i);
+    const Frame& x = a.frames()[i];
+    const Frame& y = b.frames()[i];
+    CHECK(x.ciphertext_begin == y.ciphertext_begin);
+    CHECK(x.ciphertext_nbytes == y.ciphertext_nbytes);
+    CHECK(x.plain_begin == y.plain_begin);
+    CHECK(x.plain_nbytes == y.plain_nbytes);
+    CHECK((x.number == y.number));
+  }
+}
+
+TEST_CASE("blocks that the first one tells of are those that a walk finds, and it is not walked") {
+  for (const CipherKind& kind : test::every_kind()) {
+    CAPTURE(kind.label());
+    for (const size_t frame_nbytes : {16u, 100u}) {
+      for (size_t plain_nbytes = 1; plain_nbytes <= 3 * frame_nbytes + 1; ++plain_nbytes) {
+        CAPTURE(plain_nbytes);
+        const NumberedFile file(kind, frame_nbytes, plain_nbytes);
+        const MemorySource bytes = file.source();
+        const WatchedSource watched(bytes);
+        const SealedSource told(watched, *file.cipher, file.telling(file.run));
+        CHECK(watched.reads() <= 5);  // of the first block
+        check_same_frames(told, SealedSource(bytes, *file.cipher));
+        CHECK(opened(told, told.frames()) == file.plain);
+        Bytes read(plain_nbytes);
+        told.read_at(0, read);
+        CHECK(read == file.plain);
+      }
+    }
+  }
+}
+
+TEST_CASE("what does not fit the file is not believed: its blocks are walked") {
+  for (const CipherKind& kind : test::every_mode()) {
+    CAPTURE(kind.label());
+    const NumberedFile file(kind, 40, 130);
+    const MemorySource bytes = file.source();
+    const SealedSource walked(bytes, *file.cipher);
+    const auto check_walked = [&](FrameRun told) {
+      CAPTURE(told.count);
+      CAPTURE(told.plain_nbytes);
+      check_same_frames(SealedSource(bytes, *file.cipher, file.telling(told)), walked);
+    };
+    for (const uint64_t count :
+         {uint64_t{0}, uint64_t{1}, uint64_t{3}, uint64_t{5}, uint64_t{1} << 60, ~uint64_t{0}}) {
+      check_walked({file.run.first_number, count, 130});
+    }
+    for (const uint64_t nbytes :
+         {uint64_t{0}, uint64_t{40}, uint64_t{120}, uint64_t{160}, uint64_t{161}, ~uint64_t{0}}) {
+      check_walked({file.run.first_number, 4, nbytes});
+    }
+    check_walked({file.cipher->block_number(file.run.first_number, 1), 4, 130});
+  }
+}
+
+TEST_CASE("a block that is not the one that was told of is noticed when it is opened") {
+  for (const CipherKind& kind : test::every_mode()) {
+    CAPTURE(kind.label());
+    const NumberedFile whole(kind, 48, 48 * 4);
+    const size_t frame_nbytes = whole.frames[0].size();
+    const auto check_noticed = [&](const std::vector<Bytes>& frames) {
+      const MemorySource bytes(test::join(frames));
+      const SealedSource source(bytes, *whole.cipher, whole.telling(whole.run));
+      const std::span<const Frame> all = source.frames();
+      REQUIRE(all.size() == 4);
+      CHECK(opened(source, all.first(2)) == Bytes(whole.plain.begin(), whole.plain.begin() + 96));
+      for (const auto& run : {all.subspan(2, 1), all}) {
+        const Error error = error_of([&] { opened(source, run); });
+        CHECK(error.kind() == ErrorKind::kDecryption);
+        const std::string place =
+            "(block 2, at byte " + std::to_string(2 * frame_nbytes) + " of the file)";
+        CHECK(test::message(error) == doctest::Contains(place.c_str()));
+      }
+      if (source.authenticates()) return;
+      Bytes part(16);
+      CHECK(error_of([&] { source.open_part(all[2], 2 * 48 + 16, part); }).kind() ==
+            ErrorKind::kDecryption);
+    };
+    std::vector<Bytes> frames = whole.frames;
+    std::swap(frames[2], frames[3]);
+    check_noticed(frames);
+    frames[2] = frames[3] = whole.frames[1];
+    check_noticed(frames);
+    frames[2] = NumberedFile(kind, 48, 48).frames[0];  // of another file
+    check_noticed(frames);
+    frames[2] = Bytes(frame_nbytes);
+    check_noticed(frames);
+    if (kind.mode == CipherMode::kAesGcm) continue;
+    frames[2] = whole.sealed(ByteView(whole.plain).first(50), 2);  // as long, with less padding
+    const MemorySource bytes(test::join(frames));
+    const SealedSource source(bytes, *whole.cipher, whole.telling(whole.run));
+    CHECK(error_of([&] { opened(source, std::span(source.frames()).subspan(2, 1)); }).kind() ==
+          ErrorKind::kDecryption);
+    Bytes part(16);
+    source.open_part(source.frames()[2], 2 * 48, part);
+    CHECK(error_of([&] { source.open_part(source.frames()[2], 2 * 48 + 32, part); }).kind() ==
+          ErrorKind::kDecryption);
+  }
+}
+
+TEST_CASE("parts of a block are parts of the plaintext") {
+  for (const CipherKind& kind : test::every_mode()) {
+    if (kind.mode == CipherMode::kAesGcm) continue;
+    CAPTURE(kind.label());
+    const EncryptedFile file(kind, {20, 100, 7}, 94);
+    const MemorySource bytes = file.source();
+    const SealedSource source(bytes, *file.cipher);
+    for (uint64_t begin = 20; begin < 120; ++begin) {
+      for (uint64_t end = begin + 1; end <= 120; ++end) {
+        Bytes part(end - begin);
+        source.open_part(source.frames()[1], begin, part);
+        CHECK(test::same(part, ByteView(file.plain).subspan(begin, end - begin)));
+      }
     }
   }
 }

@@ -37,12 +37,13 @@ struct Fixture {
     return {kind, cipher, test::split_frames(kind.mode, file)};
   }
 
+  // Entries that are read.
   size_t count_entries(const std::vector<Bytes>& frames, const SharedCipher& cipher) const {
     test::write_file(path, test::join(frames));
-    return CheckpointFile(path, cipher).entries().size();
+    return test::read_all(CheckpointFile(path, cipher)).size();
   }
 
-  // The tampering is noticed when the file is opened, as that of an encrypted file.
+  // The tampering is noticed when the file is read, as that of an encrypted file.
   void check_refused(const SealedFile& file, const std::vector<Bytes>& frames) const {
     CAPTURE(file.kind.label());
     const Error error = error_of([&] { count_entries(frames, file.cipher); });

@@ -52,8 +52,9 @@ class GatedCipher final : public Cipher {
     }
     cipher_->seal(plain, iv, frame);
   }
-  uint64_t open(const FrameHeader& header, ByteView ciphertext, ByteSpan plain) const override {
-    return cipher_->open(header, ciphertext, plain);
+  uint64_t open(const FrameHeader& header, ByteView body, ByteView end,
+                ByteSpan plain) const override {
+    return cipher_->open(header, body, end, plain);
   }
   void peek(const FrameHeader& header, uint64_t offset, ByteView ciphertext,
             ByteSpan plain) const override {

@@ -44,6 +44,29 @@ TEST_CASE("a seal record reads back as it was written") {
   }
 }
 
+TEST_CASE("an opening seal is found at the front of a plaintext, and nothing else") {
+  const std::string opening = encode_seal(kSeal, Seal::Position::kOpening);
+  for (const auto* behind : {"", "more"}) {
+    const auto found = find_opening_seal(as_bytes(opening + behind));
+    REQUIRE(found.has_value());
+    CHECK((*found == kSeal));
+  }
+  for (size_t nbytes = 0; nbytes < opening.size(); ++nbytes) {
+    CHECK_FALSE(find_opening_seal(as_bytes(opening).first(nbytes)).has_value());
+  }
+  CHECK_FALSE(find_opening_seal(as_bytes(" " + opening)).has_value());
+  CHECK_FALSE(
+      find_opening_seal(as_bytes(encode_seal(kSeal, Seal::Position::kClosing))).has_value());
+  for (const size_t at : {0u, 1u, 2u, 3u}) {  // another field, length or mark
+    std::string other = opening;
+    other[at] ^= 1;
+    CHECK_FALSE(find_opening_seal(as_bytes(other)).has_value());
+  }
+  std::string later = opening;
+  later[11] = 2;
+  CHECK(error_of([&] { find_opening_seal(as_bytes(later)); }).kind() == ErrorKind::kFormat);
+}
+
 TEST_CASE("somebody else's field of that number is no seal") {
   CHECK_FALSE(decode_seal({}).has_value());
   CHECK_FALSE(decode_seal(as_bytes("mindckp")).has_value());

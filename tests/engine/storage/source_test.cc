@@ -7,6 +7,7 @@
 #include <cerrno>
 
 #include "support/errors.h"
+#include "support/memory.h"
 #include "support/random.h"
 #include "support/temporary_folder.h"
 
@@ -45,11 +46,7 @@ TEST_CASE_FIXTURE(Fixture, "random ranges of a file equal those of its bytes") {
   }
 }
 
-TEST_CASE_FIXTURE(Fixture, "a scattered read equals the range it covers") {
-  Random random(102);
-  const Bytes bytes = random.bytes(100'000);
-  test::write_file(path, bytes);
-  const FileSource source(path);
+void check_scattered_reads(const Source& source, ByteView bytes, Random& random) {
   std::vector<Bytes> parts(3000);
   std::vector<ByteSpan> pieces;
   size_t total = 0;
@@ -58,10 +55,18 @@ TEST_CASE_FIXTURE(Fixture, "a scattered read equals the range it covers") {
     total += part.size();
     pieces.emplace_back(part);
   }
-  source.read_at(77, pieces);
+  source.read_pieces_at(77, pieces);
   Bytes joined;
   for (const Bytes& part : parts) joined.insert(joined.end(), part.begin(), part.end());
-  CHECK(test::same(joined, ByteView(bytes).subspan(77, total)));
+  CHECK(test::same(joined, bytes.subspan(77, total)));
+}
+
+TEST_CASE_FIXTURE(Fixture, "a scattered read equals the range it covers") {
+  Random random(102);
+  const Bytes bytes = random.bytes(100'000);
+  test::write_file(path, bytes);
+  check_scattered_reads(FileSource(path), bytes, random);
+  check_scattered_reads(test::MemorySource(bytes), bytes, random);  // by what any source does
 }
 
 TEST_CASE_FIXTURE(Fixture, "a missing file is ENOENT") { check_does_not_open(path, ENOENT); }
