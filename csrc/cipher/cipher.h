@@ -42,10 +42,10 @@ class Cipher {
                         ByteSpan frames) const;
   uint64_t frames_nbytes(uint64_t plain_nbytes, uint64_t frame_bytes) const;
   // How many frames of a run advance together, or 1. It is the same on every machine, so that files
-  // are laid out the same: 0 lanes here or 48, a run of this many frames suits.
+  // are laid out the same: 0 lanes here or 64, a run of this many frames suits.
   size_t frames_at_once() const noexcept {
     if (mode_ == CipherMode::kAesGcm) return 1;
-    return mode_ == CipherMode::kAesCbc ? 16 : 32;
+    return mode_ == CipherMode::kAesCbc ? 16 : 64;
   }
 
   // How long a ciphertext's end is that has no room where its plaintext goes: CBC's last cipher

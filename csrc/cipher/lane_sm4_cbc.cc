@@ -110,7 +110,12 @@ void expand_sm4_key(const unsigned char* key, Sm4Schedule& schedule) {
     k[1] = k[2];
     k[2] = k[3];
     k[3] = round_key;
-    schedule.encrypt[i] = schedule.decrypt[31 - i] = kernel_key(round_key);
+    const uint32_t in_kernel = kernel_key(round_key);
+    schedule.encrypt[i] = schedule.decrypt[31 - i] = in_kernel;
+    for (uint32_t j = 0; j < 4; ++j) {
+      const uint32_t byte = (in_kernel >> (8 * j) & 0xFF) * 0x01010101;
+      schedule.encrypt_bytes[4 * i + j] = schedule.decrypt_bytes[4 * (31 - i) + j] = byte;
+    }
   }
   wipe(k, sizeof(k));
 }
@@ -119,6 +124,7 @@ std::span<const Sm4CbcChoice> sm4_cbc_choices() {
   static const Sm4CbcChoice choices[] = {
 #if defined(__x86_64__)
       {&kSm4CbcGfni512, CpuFeature::kGfni | CpuFeature::kAvx512},
+      {&kSm4CbcGfni512Narrow, CpuFeature::kGfni | CpuFeature::kAvx512},
       {&kSm4CbcGfni256, CpuFeature::kGfni | CpuFeature::kAvx2},
       {&kSm4CbcGfni256Narrow, CpuFeature::kGfni | CpuFeature::kAvx2},
       {&kSm4CbcVaes256, CpuFeature::kVaes | CpuFeature::kAvx2},

@@ -254,7 +254,10 @@ uint64_t default_block_bytes(const Cipher* cipher, int num_threads) {
   const uint64_t in_file = std::max<uint64_t>(
       kPageBytes, std::min(cipher != nullptr ? kSealed : kPlain, bound / kPageBytes * kPageBytes));
   if (cipher == nullptr) return in_file;
-  return pick_frames(*cipher, in_file - cipher->frames_at_once() * kFrameOverheadBytes).block_bytes;
+  const FrameSizes sizes =
+      pick_frames(*cipher, in_file - cipher->frames_at_once() * kFrameOverheadBytes);
+  const bool one_frame = sizes.block_bytes == sizes.frame_bytes;
+  return one_frame ? in_file - kFrameOverheadBytes : sizes.block_bytes;
 }
 
 FrameSizes pick_frames(const Cipher& cipher, uint64_t most_block_bytes) {

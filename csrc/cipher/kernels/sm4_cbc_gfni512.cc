@@ -54,7 +54,7 @@ struct Gfni512 {
 
 }  // namespace
 
-const Sm4CbcKernel kSm4CbcGfni512{"AVX-512 with GFNI, 32 lanes", 32, sm4_cbc_encrypt<Gfni512>,
-                                  sm4_cbc_decrypt<Gfni512>};
+const Sm4CbcKernel kSm4CbcGfni512Narrow{"AVX-512 with GFNI, 32 lanes", 32, sm4_cbc_encrypt<Gfni512>,
+                                        sm4_cbc_decrypt<Gfni512>};
 
 }  // namespace mindckpt
