@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/stream_copy.h"
 #include "base/workers.h"
 
 namespace mindckpt {
@@ -80,7 +81,13 @@ void Snapshot::copy_host_payloads(FileImage& image, int num_threads) {
   const CancelFlag never{false};
   for_each_item(0, copies.size(), num_threads, never, [&](uint64_t item, int) {
     const Copy& copy = copies[item];
-    copy_payload(sources[copy.source], copy.begin, {copy.to, copy.nbytes});
+    const HostLayout& source = sources[copy.source];
+    const ByteSpan place{copy.to, copy.nbytes};
+    if (source.is_payload()) {
+      stream_copy({source.data + copy.begin, copy.nbytes}, place);
+    } else {
+      copy_payload(source, copy.begin, place);
+    }
   });
 }
 
