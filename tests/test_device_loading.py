@@ -11,6 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+import frames
 import mindckpt
 from mindckpt import Parameter, load_checkpoint, load_param_into_net, nn, save_checkpoint
 from stand_in import StandIn, StandInArray, model, stand_in
@@ -34,6 +35,33 @@ def test_a_checkpoint_is_loaded_to_a_device(tmp_path: pathlib.Path, mode: str) -
     assert_holds(loaded, saved)
     save_checkpoint(loaded, tmp_path / "b.ckpt")
     assert_holds(load_checkpoint(tmp_path / "b.ckpt"), saved)
+
+
+@pytest.mark.parametrize("mode", MODES[1:])
+def test_blocks_of_padding_only_take_no_staging_memory(tmp_path: pathlib.Path, mode: str) -> None:
+    """Of any writer's file, and wherever they stand; nothing stays pinned."""
+    device = stand_in("sim")
+    device.reset()
+    mindckpt.release_staging()
+    values = {"w": np.arange(40_000, dtype=np.float32), "v": np.ones(300, np.int8)}
+    save_checkpoint(values, tmp_path / "plain.ckpt")
+    plain, key = (tmp_path / "plain.ckpt").read_bytes(), bytes(16)
+    pieces = [b""]
+    for at in range(0, len(plain), 8192):
+        pieces += [plain[at : at + 8192], b""]
+    (tmp_path / "a.ckpt").write_bytes(
+        b"".join(frames.seal_block(piece, key, mode) for piece in pieces)
+    )
+    for num_threads in (1, 3):
+        loaded = load_checkpoint(
+            tmp_path / "a.ckpt", device="sim:0", dec_key=key, dec_mode=mode, num_threads=num_threads
+        )
+        assert_holds(loaded, values)
+        (stats,) = (one for one in mindckpt.staging_stats() if one["device"] == "sim:0")
+        assert stats["in_use_nbytes"] == 0
+        assert stats["pinned_nbytes"] > 0
+        mindckpt.release_staging()
+        assert all(one["pinned_nbytes"] == 0 for one in mindckpt.staging_stats())
 
 
 @pytest.mark.parametrize("mode", ["plain", "AES-GCM"])

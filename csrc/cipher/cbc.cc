@@ -74,7 +74,9 @@ class CbcCipher final : public Cipher {
     cbc_->decrypt(chain_behind(header, body), end, last);
     const size_t in_last = kCipherBlockBytes - checked_padding(last);
     if (plain.size() < body.size() + in_last) {
-      throw Error(ErrorKind::kDecryption, "a block changed while it was read");
+      throw Error(ErrorKind::kDecryption,
+                  "a block is longer than was expected: it was not saved here, or changed while it "
+                  "was read");
     }
     cbc_->decrypt(header.iv, body, plain);
     std::copy_n(last.begin(), in_last, plain.begin() + static_cast<ptrdiff_t>(body.size()));

@@ -51,7 +51,9 @@ class GcmCipher final : public Cipher {
 
   uint64_t open(const FrameHeader& header, ByteView body, ByteView, ByteSpan plain) const override {
     if (plain.size() < body.size()) {
-      throw Error(ErrorKind::kDecryption, "a block changed while it was read");
+      throw Error(ErrorKind::kDecryption,
+                  "a block is longer than was expected: it was not saved here, or changed while it "
+                  "was read");
     }
     if (!gcm_->decrypt(header.iv, header.tag, body, plain)) {
       throw Error(ErrorKind::kDecryption,

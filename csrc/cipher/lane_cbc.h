@@ -25,7 +25,9 @@ class LaneCbc final : public CbcTransform {
   // The kernels are usable here, the first one the fastest for many messages, those behind it
   // narrower. They stay where they are.
   LaneCbc(std::vector<const Kernel*> kernels, const Schedule& schedule)
-      : kernels_(std::move(kernels)), schedule_(schedule) {}
+      : kernels_(std::move(kernels)), schedule_(schedule) {
+    for (const Kernel* kernel : kernels_) MINDCKPT_CHECK(kernel->num_lanes <= kMostLanes);
+  }
   ~LaneCbc() override { wipe(&schedule_, sizeof(schedule_)); }
 
   void encrypt(const Iv& iv, ByteView plain, ByteSpan ciphertext) const override {
@@ -148,7 +150,8 @@ class LaneCbc final : public CbcTransform {
 
 // A kernel's known answer: what the last block is of a message of kAnswerBlocks blocks. Also
 // whether all lanes encrypt what decrypting gives back; each has a message of its own.
-inline constexpr size_t kAnswerBlocks = 67;  // no multiple of any number of lanes
+// No multiple of any number of lanes, and several times the most.
+inline constexpr size_t kAnswerBlocks = 3 * 64 + 3;
 using Answer = std::array<uint8_t, kIvBytes>;
 
 template <typename Schedule>

@@ -26,6 +26,12 @@ auto naming_place(size_t frame, uint64_t offset, const Body& body) {
   }
 }
 
+[[noreturn]] void refuse_other() {
+  throw Error(ErrorKind::kDecryption,
+              "the file's blocks are not those that were saved, or one changed while it was read: "
+              "another one is here");
+}
+
 }  // namespace
 
 SealedSource::SealedSource(const Source& file, const Cipher& cipher, const FindFrameRun& find_run,
@@ -159,6 +165,9 @@ void SealedSource::read_at(uint64_t offset, ByteSpan out) const {
 }
 
 void SealedSource::open(std::span<const Frame> frames, ByteSpan plain) const {
+  uint64_t plain_nbytes = 0;
+  for (const Frame& frame : frames) plain_nbytes += frame.plain_nbytes;
+  MINDCKPT_CHECK(!frames.empty() && plain.size() == plain_nbytes);
   // What has no room where the plaintext goes lies together: a frame's end and the next one's
   // header.
   const size_t end_nbytes = cipher_.end_nbytes();
@@ -174,7 +183,6 @@ void SealedSource::open(std::span<const Frame> frames, ByteSpan plain) const {
     pieces.push_back(
         take_front(around, std::min<size_t>(around.size(), end_nbytes + header_nbytes())));
   }
-  MINDCKPT_CHECK(places.empty());
   file_.read_pieces_at(frames.front().ciphertext_begin - header_nbytes(), pieces);
 
   places = plain;
@@ -189,7 +197,7 @@ void SealedSource::open(std::span<const Frame> frames, ByteSpan plain) const {
                    check_header(frame, header);
                    const ByteView body = place.first(frame.ciphertext_nbytes - end_nbytes);
                    if (cipher_.open(header, body, end, place) != frame.plain_nbytes) {
-                     throw Error(ErrorKind::kDecryption, "a block changed while it was read");
+                     refuse_other();
                    }
                  });
   }
@@ -205,7 +213,7 @@ void SealedSource::open_part(const Frame& frame, uint64_t offset, ByteSpan plain
     const bool ends_with_frame = offset + plain.size() == frame.plain_begin + frame.plain_nbytes;
     if (ends_with_frame &&
         read_plain_nbytes(frame.ciphertext_begin, header) != frame.plain_nbytes) {
-      throw Error(ErrorKind::kDecryption, "a block changed while it was read");
+      refuse_other();
     }
   });
 }

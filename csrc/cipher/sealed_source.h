@@ -58,7 +58,7 @@ class SealedSource final : public Source {
   // says. Safe from any thread. Throws Error(kDecryption), Error(kFormat), Error(kIo).
   void open(std::span<const Frame> frames, ByteSpan plain) const;
   // The same of a part of a frame, from `offset` in the plaintext on, as far as parts can be
-  // checked: for ciphers that do not authenticate. One part ends with the frame.
+  // checked, for ciphers that do not authenticate: the padding only by the part that ends with it.
   void open_part(const Frame& frame, uint64_t offset, ByteSpan plain) const;
 
  private:

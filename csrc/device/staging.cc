@@ -18,8 +18,9 @@ namespace {
 // and as large as the largest block.
 constexpr uint64_t kSlabBytes = uint64_t{64} << 20;
 
+// At least one: two leases of none would begin at the same place.
 constexpr size_t round_to_pages(uint64_t nbytes) {
-  return (nbytes + kPageBytes - 1) / kPageBytes * kPageBytes;
+  return std::max<uint64_t>(1, (nbytes + kPageBytes - 1) / kPageBytes) * kPageBytes;
 }
 
 }  // namespace

@@ -20,6 +20,8 @@ constexpr uint64_t kReadBytes = uint64_t{4} << 20;
 // time is opened aside, so that a load takes little memory beyond its result.
 constexpr uint64_t kLargeFrameBytes = uint64_t{4} << 20;
 constexpr uint64_t kPartBytes = uint64_t{1} << 20;
+// So that files of tiny blocks take no more memory beside their plaintext.
+constexpr size_t kMostFramesAtOnce = 512;
 // Reading over a gap costs less than another system call, up to about this size.
 constexpr uint64_t kMaxGapBytes = uint64_t{64} << 10;
 
@@ -101,7 +103,8 @@ class Loader {
   void load_range(const Range& range, size_t item, int worker, Buffer& buffer,
                   const CancelFlag& cancel) {
     const uint64_t nbytes = range.nbytes();
-    const bool in_staging = uploads_ != nullptr && nbytes <= uploads_->most_nbytes();
+    // A block of padding only holds nothing to upload.
+    const bool in_staging = uploads_ != nullptr && nbytes > 0 && nbytes <= uploads_->most_nbytes();
     std::unique_lock<std::mutex> turn;
     ByteSpan staging;
     if (in_staging) {
@@ -117,7 +120,7 @@ class Loader {
     }
     const ByteView bytes =
         sealed_ != nullptr ? open_range(range, item, staging) : read_range(range, item, staging);
-    if (uploads_ == nullptr) return;
+    if (uploads_ == nullptr || nbytes == 0) return;
     for_each_destination(range,
                          [&](uint64_t begin, uint64_t part, std::byte* to, const Device* device) {
                            if (device == nullptr) return;
@@ -235,6 +238,7 @@ class Loader {
   size_t open_in_place(const std::vector<Range>& ranges, size_t item, size_t end) {
     ByteSpan place = host_place(ranges[item]);
     if (place.empty()) return 0;
+    end = std::min(end, item + kMostFramesAtOnce);
     size_t next = item + 1;
     for (; next < end && ranges[next - 1].is_whole_frame() && ranges[next].is_whole_frame() &&
            ranges[next].frame == ranges[next - 1].frame + 1;

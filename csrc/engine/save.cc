@@ -245,6 +245,18 @@ class Saver {
 
 }  // namespace
 
+namespace {
+
+// How many frames a block of so many bytes in the file, whole pages, is cut into.
+uint64_t frames_of(const Cipher& cipher, uint64_t in_file) {
+  constexpr uint64_t kLeast = 1024;  // a frame costs 48 bytes in the file, and time when it loads
+  uint64_t frames = cipher.frames_at_once();
+  while (frames > 1 && in_file / frames < kLeast) frames /= 2;
+  return frames;
+}
+
+}  // namespace
+
 uint64_t default_block_bytes(const Cipher* cipher, int num_threads) {
   constexpr uint64_t kPlain = uint64_t{4} << 20;
   // Writing 1 MiB at a time takes a third longer than 2; of 4, more leaves the caches meanwhile.
@@ -254,21 +266,18 @@ uint64_t default_block_bytes(const Cipher* cipher, int num_threads) {
   const uint64_t in_file = std::max<uint64_t>(
       kPageBytes, std::min(cipher != nullptr ? kSealed : kPlain, bound / kPageBytes * kPageBytes));
   if (cipher == nullptr) return in_file;
-  const FrameSizes sizes =
-      pick_frames(*cipher, in_file - cipher->frames_at_once() * kFrameOverheadBytes);
-  const bool one_frame = sizes.block_bytes == sizes.frame_bytes;
-  return one_frame ? in_file - kFrameOverheadBytes : sizes.block_bytes;
+  return in_file - frames_of(*cipher, in_file) * kFrameOverheadBytes;
 }
 
 FrameSizes pick_frames(const Cipher& cipher, uint64_t most_block_bytes) {
-  constexpr uint64_t kLeast =
-      1024;  // a frame costs 48 bytes in the file, and a visit when it loads
-  const uint64_t frames = cipher.frames_at_once();
-  const uint64_t pages = (most_block_bytes + frames * kFrameOverheadBytes) / kPageBytes;
-  const uint64_t in_file = pages * (kPageBytes / frames);
-  if (frames == 1 || in_file < kLeast) return {most_block_bytes, most_block_bytes};
-  const uint64_t frame_bytes = in_file - kFrameOverheadBytes;
-  return {frames * frame_bytes, frame_bytes};
+  for (uint64_t frames = cipher.frames_at_once(); frames > 1; frames /= 2) {
+    const uint64_t in_file =
+        (most_block_bytes + frames * kFrameOverheadBytes) / kPageBytes * kPageBytes;
+    if (in_file == 0 || frames_of(cipher, in_file) != frames) continue;
+    const uint64_t frame_bytes = in_file / frames - kFrameOverheadBytes;
+    return {frames * frame_bytes, frame_bytes};
+  }
+  return {most_block_bytes, most_block_bytes};
 }
 
 uint64_t SealPlan::block_begin(const FileImage& image, uint64_t block) const {

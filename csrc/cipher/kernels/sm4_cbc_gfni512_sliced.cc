@@ -1,6 +1,4 @@
-#include <immintrin.h>
-
-#include "cipher/kernels/sm4_cbc_lanes.h"
+#include "cipher/kernels/avx512.h"
 
 // SM4-CBC with the bytes of a word in registers of their own: byte j of a word of all 64 lanes in
 // one. So a round's rotations by whole bytes cost nothing, they only name another register; what is
@@ -12,55 +10,22 @@ namespace mindckpt {
 
 namespace {
 
-using Reg = __m512i;
+using V = Avx512Words;
+using Reg = V::Reg;
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 
-constexpr size_t kBlocks = 4;  // in a register
-constexpr size_t kGroups = 4;  // of lanes
-constexpr size_t kLanes = 64;  // 16 in a group, of which a register holds one word each
-constexpr size_t kQuads = 16;  // of lanes
+constexpr size_t kBlocks = V::kBlocks;  // in a register
+constexpr size_t kGroups = 4;           // of lanes
+constexpr size_t kLanes = 64;           // 16 in a group, of which a register holds one word each
+constexpr size_t kQuads = 16;           // of lanes
 constexpr size_t kRegBytes = 64;
 constexpr size_t kStepBytes = kLanes * 16;  // of one message, decrypted
 
-ALWAYS_INLINE Reg load(const uint8_t* from) { return _mm512_loadu_si512(from); }
-ALWAYS_INLINE void store(uint8_t* to, Reg x) { _mm512_storeu_si512(to, x); }
-ALWAYS_INLINE Reg sum(Reg a, Reg b) { return _mm512_xor_si512(a, b); }
-ALWAYS_INLINE Reg sum(Reg a, Reg b, Reg c) { return _mm512_ternarylogic_epi32(a, b, c, 0x96); }
-ALWAYS_INLINE Reg matrix(uint64_t rows) { return _mm512_set1_epi64(static_cast<int64_t>(rows)); }
-ALWAYS_INLINE Reg key(const uint32_t* from) { return _mm512_set1_epi32(static_cast<int>(*from)); }
-ALWAYS_INLINE Reg to_domain(Reg x) { return _mm512_gf2p8affine_epi64_epi8(x, matrix(kSm4M), 0); }
-ALWAYS_INLINE Reg from_domain(Reg x) {
-  return _mm512_gf2p8affine_epi64_epi8(x, matrix(kSm4MInverse), 0);
-}
+ALWAYS_INLINE Reg sum(Reg a, Reg b) { return V::exclusive_or(a, b); }
+ALWAYS_INLINE Reg sum(Reg a, Reg b, Reg c) { return V::exclusive_or(a, b, c); }
 
-// Each is its own inverse. The 4x4 words in each 16 bytes of four registers, ...
-ALWAYS_INLINE void transpose_words(Reg* x) {
-  const Reg a = _mm512_unpacklo_epi32(x[0], x[1]);
-  const Reg b = _mm512_unpackhi_epi32(x[0], x[1]);
-  const Reg c = _mm512_unpacklo_epi32(x[2], x[3]);
-  const Reg d = _mm512_unpackhi_epi32(x[2], x[3]);
-  x[0] = _mm512_unpacklo_epi64(a, c);
-  x[1] = _mm512_unpackhi_epi64(a, c);
-  x[2] = _mm512_unpacklo_epi64(b, d);
-  x[3] = _mm512_unpackhi_epi64(b, d);
-}
-// ... the 4x4 times 16 bytes in four registers that are kBlocks apart, ...
-ALWAYS_INLINE void transpose_blocks(Reg* x) {
-  Reg& x0 = x[0];
-  Reg& x1 = x[kBlocks];
-  Reg& x2 = x[2 * kBlocks];
-  Reg& x3 = x[3 * kBlocks];
-  const Reg a = _mm512_shuffle_i32x4(x0, x1, 0x44);  // blocks 0, 1 of either
-  const Reg b = _mm512_shuffle_i32x4(x0, x1, 0xEE);  // 2, 3
-  const Reg c = _mm512_shuffle_i32x4(x2, x3, 0x44);
-  const Reg d = _mm512_shuffle_i32x4(x2, x3, 0xEE);
-  x0 = _mm512_shuffle_i32x4(a, c, 0x88);  // 0, 2 of either
-  x1 = _mm512_shuffle_i32x4(a, c, 0xDD);  // 1, 3
-  x2 = _mm512_shuffle_i32x4(b, d, 0x88);
-  x3 = _mm512_shuffle_i32x4(b, d, 0xDD);
-}
-// ... and the 4x4 bytes in each 16.
+// The 4x4 bytes in each 16. It is its own inverse, as V's transposing is.
 ALWAYS_INLINE Reg transpose_bytes(Reg x) {
   return _mm512_shuffle_epi8(x, _mm512_broadcast_i32x4(_mm_set_epi8(15, 11, 7, 3, 14, 10, 6, 2, 13,
                                                                     9, 5, 1, 12, 8, 4, 0)));
@@ -78,12 +43,12 @@ struct Block {
 ALWAYS_INLINE Word slice(Reg group0, Reg group1, Reg group2, Reg group3) {
   Reg x[4] = {transpose_bytes(group0), transpose_bytes(group1), transpose_bytes(group2),
               transpose_bytes(group3)};
-  transpose_words(x);
+  V::transpose_words(x);
   return {x[0], x[1], x[2], x[3]};
 }
 ALWAYS_INLINE void unslice(const Word& word, Reg& group0, Reg& group1, Reg& group2, Reg& group3) {
   Reg x[4] = {word.byte0, word.byte1, word.byte2, word.byte3};
-  transpose_words(x);
+  V::transpose_words(x);
   group0 = transpose_bytes(x[0]);
   group1 = transpose_bytes(x[1]);
   group2 = transpose_bytes(x[2]);
@@ -96,9 +61,9 @@ ALWAYS_INLINE Word sum(const Word& x, const Word& y) {
 }
 
 struct Matrices {
-  Reg u0 = matrix(kSm4U0);
-  Reg u1 = matrix(kSm4U1);
-  Reg u3 = matrix(kSm4U3);
+  Reg u0 = V::matrix(kSm4U0);
+  Reg u1 = V::matrix(kSm4U1);
+  Reg u3 = V::matrix(kSm4U3);
 };
 
 // Adds to a word what the S-boxes of two neighbouring bytes give: `s` is the input of the one that
@@ -125,11 +90,11 @@ ALWAYS_INLINE void add_two_bytes(const Matrices& m, Reg& x0, Reg& x1, Reg& x2, R
 ALWAYS_INLINE void do_round(const Matrices& m, Word& a, const Word& b, const Word& c, const Word& d,
                             const uint32_t* keys) {
   add_two_bytes(m, a.byte0, a.byte1, a.byte2, a.byte3,
-                sum(sum(b.byte0, c.byte0, key(keys)), d.byte0),
-                sum(sum(b.byte1, c.byte1, key(keys + 1)), d.byte1));
+                sum(sum(b.byte0, c.byte0, V::key(keys)), d.byte0),
+                sum(sum(b.byte1, c.byte1, V::key(keys + 1)), d.byte1));
   add_two_bytes(m, a.byte2, a.byte3, a.byte0, a.byte1,
-                sum(sum(b.byte2, c.byte2, key(keys + 2)), d.byte2),
-                sum(sum(b.byte3, c.byte3, key(keys + 3)), d.byte3));
+                sum(sum(b.byte2, c.byte2, V::key(keys + 2)), d.byte2),
+                sum(sum(b.byte3, c.byte3, V::key(keys + 3)), d.byte3));
 }
 
 constexpr size_t kTurns = 8;  // of four rounds
@@ -153,8 +118,8 @@ ALWAYS_INLINE Block encrypted(Block x, const uint32_t* keys, const Beside& besid
 ALWAYS_INLINE void words_of(Reg* words, const uint8_t* const (&from)[4]) {
   Reg x[4];
 #pragma GCC unroll 4
-  for (size_t i = 0; i < 4; ++i) x[i] = to_domain(load(from[i]));
-  transpose_words(x);
+  for (size_t i = 0; i < 4; ++i) x[i] = V::to_domain(V::load(from[i]));
+  V::transpose_words(x);
 #pragma GCC unroll 4
   for (size_t i = 0; i < 4; ++i) words[i] = x[i];
 }
@@ -168,13 +133,19 @@ struct Step {
     const uint8_t* const* const from = lanes + 4 * quad;
     words_of(words[quad / 4][quad % 4], {from[0] + at, from[1] + at, from[2] + at, from[3] + at});
   }
-  ALWAYS_INLINE void turn_blocks(size_t word) { transpose_blocks(&words[word / 4][0][word % 4]); }
+  ALWAYS_INLINE void turn_blocks(size_t i) {
+    Reg(&group)[4][4] = words[i / 4];
+    const size_t word = i % 4;
+    Reg x[4] = {group[0][word], group[1][word], group[2][word], group[3][word]};
+    V::transpose_blocks(x);
+    for (size_t j = 0; j < 4; ++j) group[j][word] = x[j];
+  }
   ALWAYS_INLINE void store_quad(size_t quad, uint8_t* const* lanes, size_t at) const {
     const Reg* const from = words[quad / 4][quad % 4];
     Reg x[4] = {from[0], from[1], from[2], from[3]};
-    transpose_words(x);
+    V::transpose_words(x);
 #pragma GCC unroll 4
-    for (size_t i = 0; i < 4; ++i) store(lanes[4 * quad + i] + at, from_domain(x[i]));
+    for (size_t i = 0; i < 4; ++i) V::store(lanes[4 * quad + i] + at, V::from_domain(x[i]));
   }
 
   void load_all(const uint8_t* const* lanes, size_t at) {
@@ -285,6 +256,7 @@ void encrypt(const Sm4Schedule& schedule, CbcLane* lanes, size_t num_blocks) {
       __builtin_memcpy(out[lane] + whole_bytes, parts.lanes[lane], part_bytes);
     }
   }
+  now->load_all(parts.lanes, 0);  // that all of it is something
   now->set_block(0, chain);
   now->store_all(parts.lanes, 0);
   for (size_t lane = 0; lane < kLanes; ++lane) {
@@ -305,11 +277,11 @@ struct Run {
   // is ciphertext until the next one is done.
   ALWAYS_INLINE void store_quad(size_t quad, const uint8_t* in, uint8_t* to) const {
     Reg x[4] = {words[quad][0], words[quad][1], words[quad][2], words[quad][3]};
-    transpose_words(x);
+    V::transpose_words(x);
 #pragma GCC unroll 4
     for (size_t i = 4; i-- > 0;) {
       const size_t at = (4 * quad + i) * kRegBytes;
-      store(to + at, sum(from_domain(x[i]), at > 0 ? load(in + at - 16) : chained));
+      V::store(to + at, sum(V::from_domain(x[i]), at > 0 ? V::load(in + at - 16) : chained));
     }
   }
   ALWAYS_INLINE Word word(size_t i) const {
@@ -337,12 +309,12 @@ void decrypt_steps(const Sm4Schedule& schedule, const uint8_t* chain, const uint
   uint8_t start[kRegBytes];
   __builtin_memcpy(start, chain, 16);
   __builtin_memcpy(start + 16, in, kRegBytes - 16);
-  now->chained = load(start);
+  now->chained = V::load(start);
   for (size_t quad = 0; quad < 4; ++quad) now->load_quad(quad, in);
   for (size_t at = 0; at < nbytes; at += kStepBytes) {
     const bool has_before = at > 0;
     const bool has_next = at + kStepBytes < nbytes;
-    if (has_next) next->chained = load(in + at + kStepBytes - 16);
+    if (has_next) next->chained = V::load(in + at + kStepBytes - 16);
     now->decrypt(schedule.decrypt_bytes, [&](size_t turn) __attribute__((always_inline)) {
       if (turn < 4 && has_next) next->load_quad(turn, in + at + kStepBytes);
       if (turn >= 4 && has_before) {

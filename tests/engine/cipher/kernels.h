@@ -36,7 +36,7 @@ class Guarded {
 // makes of each; and decrypting, in place and apart, gives them back.
 inline void check_against_openssl(const std::string& name, ByteView key, const CbcTransform& cbc,
                                   Random& random) {
-  for (size_t count : {1u, 2u, 3u, 7u, 8u, 9u, 15u, 16u, 17u, 31u, 32u, 33u, 50u, 70u}) {
+  for (size_t count : {1u, 2u, 3u, 7u, 8u, 9u, 15u, 16u, 17u, 31u, 32u, 33u, 63u, 64u, 65u, 130u}) {
     CAPTURE(count);
     const bool equal = random.one_in(2);
     const size_t most = random.pick<size_t>({8, 90, 300});

@@ -44,6 +44,19 @@ TEST_CASE_FIXTURE(Fixture, "nothing is pinned before it is needed, and then kept
   CHECK(stand_in.live("pinned_memory") == 0);
 }
 
+TEST_CASE_FIXTURE(Fixture, "a lease of no bytes has a page, and gives it back") {
+  StagingPool pool(device, 3 * kMiB);
+  {
+    const Lease none = pool.acquire(0, kNever);
+    const Lease one = pool.acquire(1, kNever);
+    CHECK(none.span().data() != one.span().data());
+    CHECK(pool.stats().in_use_nbytes == 2 * kPageBytes);
+  }
+  CHECK(pool.stats().in_use_nbytes == 0);
+  pool.trim();
+  CHECK(pool.stats().pinned_nbytes == 0);
+}
+
 TEST_CASE_FIXTURE(Fixture, "leases are whole pages that do not overlap, within the limit") {
   StagingPool pool(device, 3 * kMiB);
   test::Random random(7);
