@@ -35,15 +35,17 @@ struct Destination {
   uint64_t end() const noexcept { return begin + nbytes; }
 };
 
-// A stretch of the plaintext that is handled as one: a block of an encrypted file, or a part of one
-// where nothing is lost by that, else what suits.
+// A stretch of the plaintext that is handled as one: blocks of an encrypted file that follow each
+// other, or a part of one where nothing is lost by that; of a plain file what suits.
 struct Range {
   uint64_t begin;
   uint64_t end;
-  const Frame* frame = nullptr;
+  std::span<const Frame> frames = {};  // whole, or the one that it is a part of
 
   uint64_t nbytes() const noexcept { return end - begin; }
-  bool is_whole_frame() const noexcept { return nbytes() == frame->plain_nbytes; }
+  bool is_part() const noexcept {
+    return frames.size() == 1 && nbytes() != frames.front().plain_nbytes;
+  }
 };
 
 class Loader {
@@ -72,7 +74,8 @@ class Loader {
       MINDCKPT_CHECK(run.staging != nullptr);
       uploads_ = std::make_unique<Uploads>(devices_, *run.staging, run.producers, run.num_threads);
     }
-    const std::vector<Range> ranges = sealed_ != nullptr ? frames_to_open() : ranges_to_read();
+    const std::vector<Range> ranges =
+        sealed_ != nullptr ? frames_to_open(run.num_threads) : ranges_to_read();
     crcs_.resize(check_crc_ ? ranges.size() : 0);
     std::vector<Buffer> buffers(static_cast<size_t>(run.num_threads));
     const std::vector<size_t> turns = turns_of(ranges, run.num_threads);
@@ -82,15 +85,9 @@ class Loader {
         [&](uint64_t turn, int worker) {
           if (small_pages)
             make_places_resident({ranges[turns[turn]].begin, ranges[turns[turn + 1] - 1].end});
-          const size_t end = turns[turn + 1];
-          for (size_t item = turns[turn]; item < end;) {
-            if (const size_t count = open_in_place(ranges, item, end)) {
-              item += count;
-              continue;
-            }
+          for (size_t item = turns[turn]; item < turns[turn + 1]; ++item) {
             load_range(ranges[item], item, worker, buffers[static_cast<size_t>(worker)],
                        run.cancel);
-            ++item;
           }
         },
         [&](int worker) {
@@ -102,6 +99,11 @@ class Loader {
  private:
   void load_range(const Range& range, size_t item, int worker, Buffer& buffer,
                   const CancelFlag& cancel) {
+    if (const ByteSpan place = host_place(range); !place.empty()) {
+      open_frames(range, place);
+      if (check_crc_) crcs_[item] = crc32_update(0, place);
+      return;
+    }
     const uint64_t nbytes = range.nbytes();
     // A block of padding only holds nothing to upload.
     const bool in_staging = uploads_ != nullptr && nbytes > 0 && nbytes <= uploads_->most_nbytes();
@@ -151,14 +153,18 @@ class Loader {
     make_resident(places);
   }
 
-  // Where what a worker takes at once begins, and the end. Neighbours go to one worker up to the
-  // length of a huge page: two that meet in a fresh one would both clear it. Less, where there are
-  // too few ranges for all workers.
+  // How much goes to one worker at once: neighbours up to the length of a huge page, as two that
+  // meet in a fresh one would both clear it. Less, where there is too little for all workers.
+  static uint64_t turn_nbytes(uint64_t all_nbytes, int num_threads) {
+    return std::min<uint64_t>(kHugePageBytes,
+                              all_nbytes / (4 * static_cast<uint64_t>(num_threads)));
+  }
+
+  // Where what a worker takes at once begins, and the end.
   static std::vector<size_t> turns_of(const std::vector<Range>& ranges, int num_threads) {
     uint64_t all_nbytes = 0;
     for (const Range& range : ranges) all_nbytes += range.nbytes();
-    const uint64_t most =
-        std::min<uint64_t>(kHugePageBytes, all_nbytes / (4 * static_cast<uint64_t>(num_threads)));
+    const uint64_t most = turn_nbytes(all_nbytes, num_threads);
     std::vector<size_t> turns;
     uint64_t end = 0;
     for (size_t i = 0; i < ranges.size(); ++i) {
@@ -195,18 +201,36 @@ class Loader {
 
   // An encrypted file: the blocks that hold wanted content or record headers. All, when they are
   // summed; and when no seal record vouches for the others, on whose lengths every place depends.
-  std::vector<Range> frames_to_open() const {
+  // Those that follow each other into one tensor in host memory, or not so, are read together.
+  std::vector<Range> frames_to_open(int num_threads) const {
     const bool all = check_crc_ || !index_.opening_seal;
+    uint64_t most = turn_nbytes(sealed_->nbytes(), num_threads);
+    if (uploads_) most = std::min(most, uploads_->most_nbytes());
     std::vector<Range> ranges;
+    const Destination* last_place = nullptr;  // where the last range goes in place
+    uint64_t turn_end = 0;                    // of what one worker takes, see turns_of
     auto header = index_.headers.begin();
     auto destination = destinations_.begin();
     const auto add = [&](const Frame& frame, uint64_t begin, uint64_t end) {
       while (header != index_.headers.end() && header->begin + header->nbytes <= begin) ++header;
       while (destination != destinations_.end() && destination->end() <= begin) ++destination;
-      if (all || (header != index_.headers.end() && header->begin < end) ||
-          (destination != destinations_.end() && destination->begin < end)) {
-        ranges.push_back({begin, end, &frame});
+      const bool has_header = header != index_.headers.end() && header->begin < end;
+      const bool is_wanted = destination != destinations_.end() && destination->begin < end;
+      if (!all && !has_header && !is_wanted) return;
+      const Destination* const place =
+          is_wanted && takes_in_place(*destination, begin, end) ? &*destination : nullptr;
+      const Range range{begin, end, {&frame, 1}};
+      const bool begins_turn = end > turn_end;
+      if (begins_turn) turn_end = begin + most;
+      if (!begins_turn && !ranges.empty() && place == last_place &&
+          can_join(ranges.back(), range)) {
+        Range& last = ranges.back();
+        last.end = end;
+        last.frames = {last.frames.data(), last.frames.size() + 1};
+        return;
       }
+      ranges.push_back(range);
+      last_place = place;
     };
     for (const Frame& frame : sealed_->frames()) {
       uint64_t begin = frame.plain_begin;
@@ -221,53 +245,36 @@ class Loader {
     return ranges;
   }
 
+  static bool can_join(const Range& range, const Range& next) {
+    return !range.is_part() && !next.is_part() &&
+           range.frames.data() + range.frames.size() == next.frames.data() &&
+           range.frames.size() < kMostFramesAtOnce;
+  }
+
+  static bool takes_in_place(const Destination& to, uint64_t begin, uint64_t end) {
+    return to.device == nullptr && to.begin <= begin && end <= to.end();
+  }
+
   // Where an encrypted range goes as it is: all of it into one tensor in host memory.
   ByteSpan host_place(const Range& range) const {
-    ByteSpan place;
-    if (range.frame == nullptr) return place;
-    for_each_destination(range,
-                         [&](uint64_t, uint64_t nbytes, std::byte* to, const Device* device) {
-                           const bool fits = nbytes == range.nbytes() && device == nullptr;
-                           if (fits) place = {to, nbytes};
-                         });
-    return place;
+    if (range.frames.empty() || range.nbytes() == 0) return {};
+    const auto to = std::ranges::upper_bound(destinations_, range.begin, {}, &Destination::end);
+    if (to == destinations_.end() || !takes_in_place(*to, range.begin, range.end)) return {};
+    return {to->data + (range.begin - to->begin), range.nbytes()};
   }
 
-  // Reads and opens what goes to one stretch of host memory as it is, there, with the blocks behind
-  // it that do, too. Returns how many of the ranges [item, end) that are.
-  size_t open_in_place(const std::vector<Range>& ranges, size_t item, size_t end) {
-    ByteSpan place = host_place(ranges[item]);
-    if (place.empty()) return 0;
-    end = std::min(end, item + kMostFramesAtOnce);
-    size_t next = item + 1;
-    for (; next < end && ranges[next - 1].is_whole_frame() && ranges[next].is_whole_frame() &&
-           ranges[next].frame == ranges[next - 1].frame + 1;
-         ++next) {
-      const ByteSpan more = host_place(ranges[next]);
-      if (more.data() != place.data() + place.size()) break;
-      place = {place.data(), place.size() + more.size()};
-    }
-    open_ranges(std::span(ranges).subspan(item, next - item), place);
-    for (; check_crc_ && item < next; ++item) {
-      crcs_[item] = crc32_update(0, take_front(place, ranges[item].nbytes()));
-    }
-    return next - item;
-  }
-
-  // One range, or whole blocks that follow each other.
-  void open_ranges(std::span<const Range> ranges, ByteSpan plain) const {
-    const Range& first = ranges.front();
-    if (first.is_whole_frame()) {
-      sealed_->open({first.frame, ranges.size()}, plain);
+  void open_frames(const Range& range, ByteSpan plain) const {
+    if (range.is_part()) {
+      sealed_->open_part(range.frames.front(), range.begin, plain);
     } else {
-      sealed_->open_part(*first.frame, first.begin, plain);
+      sealed_->open(range.frames, plain);
     }
   }
 
   // Returns the range's plaintext, in `staging`.
   ByteView open_range(const Range& range, size_t item, ByteSpan staging) {
     const ByteSpan plain = staging.first(range.nbytes());
-    open_ranges({&range, 1}, plain);
+    open_frames(range, plain);
     for_each_destination(range,
                          [&](uint64_t begin, uint64_t nbytes, std::byte* to, const Device* device) {
                            if (device == nullptr)
