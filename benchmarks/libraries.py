@@ -194,6 +194,8 @@ class RoundTrip:
         """A line of saves, each a new file, which is left where `keep` says so."""
 
         def take() -> float:
+            if self._path.exists():  # what a sample left that is taken again
+                self._remove()
             seconds, _ = sample(self._save, self._memory)
             self.file_bytes = self._path.stat().st_size
             if not keep:

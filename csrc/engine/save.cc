@@ -243,10 +243,6 @@ class Saver {
   StageTime copy_, fill_, checksum_, seal_time_, write_;
 };
 
-}  // namespace
-
-namespace {
-
 // How many frames a block of so many bytes in the file, whole pages, is cut into.
 uint64_t frames_of(const Cipher& cipher, uint64_t in_file) {
   constexpr uint64_t kLeast = 1024;  // a frame costs 48 bytes in the file, and time when it loads

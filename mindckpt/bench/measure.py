@@ -8,6 +8,7 @@ import platform
 import statistics
 import subprocess
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -107,12 +108,11 @@ def sample(run: Callable[[], Any], nbytes: int) -> tuple[float, Any]:
     start = time.perf_counter()
     result = run()
     seconds = time.perf_counter() - start
-    _stolen_in_samples.append(_stolen_ticks() - stolen)
+    _last_stolen.append(_stolen_ticks() - stolen)
     return seconds, result
 
 
-# One for each sample so far.
-_stolen_in_samples: list[int] = []
+_last_stolen: deque[int] = deque(maxlen=1)
 
 
 def last_was_stolen_from() -> bool:
@@ -121,7 +121,7 @@ def last_was_stolen_from() -> bool:
     A virtual machine that has used its share of them is halted for a tenth of a second. That meets
     who uses all of them, and says nothing about what was measured.
     """
-    return bool(_stolen_in_samples) and _stolen_in_samples[-1] > 0
+    return any(_last_stolen)
 
 
 def _stolen_ticks() -> int:
