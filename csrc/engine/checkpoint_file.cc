@@ -16,6 +16,13 @@ namespace mindckpt {
 namespace {
 
 constexpr uint64_t kReadBytes = uint64_t{4} << 20;
+// So much of a file goes to one worker, neighbours one after the other. Where the parts of two meet
+// in a fresh huge page, both may clear it, and one of them in vain. The longer the parts, the fewer
+// such places, and the longer ago the one behind has touched them.
+constexpr uint64_t kTurnBytes = uint64_t{16} << 20;
+// Of that, blocks that are read and opened together, or small pages that are made resident for what
+// is read next: so much stays in a cache.
+constexpr uint64_t kStepBytes = uint64_t{2} << 20;
 // A block up to this size fits a worker's buffer; of larger ones, which are MindSpore's, one at a
 // time is opened aside, so that a load takes little memory beyond its result.
 constexpr uint64_t kLargeFrameBytes = uint64_t{4} << 20;
@@ -78,14 +85,16 @@ class Loader {
         sealed_ != nullptr ? frames_to_open(run.num_threads) : ranges_to_read();
     crcs_.resize(check_crc_ ? ranges.size() : 0);
     std::vector<Buffer> buffers(static_cast<size_t>(run.num_threads));
-    const std::vector<size_t> turns = turns_of(ranges, run.num_threads);
     const bool small_pages = !has_huge_pages();
+    const std::vector<size_t> turns =
+        turns_of(ranges, small_pages ? kStepBytes : kTurnBytes, run.num_threads);
     for_each_item(
         0, turns.size() - 1, run.num_threads, run.cancel,
         [&](uint64_t turn, int worker) {
           if (small_pages)
             make_places_resident({ranges[turns[turn]].begin, ranges[turns[turn + 1] - 1].end});
           for (size_t item = turns[turn]; item < turns[turn + 1]; ++item) {
+            check_not_cancelled(run.cancel);
             load_range(ranges[item], item, worker, buffers[static_cast<size_t>(worker)],
                        run.cancel);
           }
@@ -153,18 +162,17 @@ class Loader {
     make_resident(places);
   }
 
-  // How much goes to one worker at once: neighbours up to the length of a huge page, as two that
-  // meet in a fresh one would both clear it. Less, where there is too little for all workers.
-  static uint64_t turn_nbytes(uint64_t all_nbytes, int num_threads) {
-    return std::min<uint64_t>(kHugePageBytes,
-                              all_nbytes / (4 * static_cast<uint64_t>(num_threads)));
+  // `most`, or less where there is too little for all workers.
+  static uint64_t fair_share(uint64_t most, uint64_t all_nbytes, int num_threads) {
+    return std::min(most, all_nbytes / (4 * static_cast<uint64_t>(num_threads)));
   }
 
-  // Where what a worker takes at once begins, and the end.
-  static std::vector<size_t> turns_of(const std::vector<Range>& ranges, int num_threads) {
+  // Where what a worker takes at once, `most` bytes or less, begins, and the end.
+  static std::vector<size_t> turns_of(const std::vector<Range>& ranges, uint64_t most,
+                                      int num_threads) {
     uint64_t all_nbytes = 0;
     for (const Range& range : ranges) all_nbytes += range.nbytes();
-    const uint64_t most = turn_nbytes(all_nbytes, num_threads);
+    most = fair_share(most, all_nbytes, num_threads);
     std::vector<size_t> turns;
     uint64_t end = 0;
     for (size_t i = 0; i < ranges.size(); ++i) {
@@ -204,11 +212,11 @@ class Loader {
   // Those that follow each other into one tensor in host memory, or not so, are read together.
   std::vector<Range> frames_to_open(int num_threads) const {
     const bool all = check_crc_ || !index_.opening_seal;
-    uint64_t most = turn_nbytes(sealed_->nbytes(), num_threads);
+    uint64_t most = fair_share(kStepBytes, sealed_->nbytes(), num_threads);
     if (uploads_) most = std::min(most, uploads_->most_nbytes());
     std::vector<Range> ranges;
     const Destination* last_place = nullptr;  // where the last range goes in place
-    uint64_t turn_end = 0;                    // of what one worker takes, see turns_of
+    uint64_t step_end = 0;                    // of what may be read together
     auto header = index_.headers.begin();
     auto destination = destinations_.begin();
     const auto add = [&](const Frame& frame, uint64_t begin, uint64_t end) {
@@ -220,9 +228,9 @@ class Loader {
       const Destination* const place =
           is_wanted && takes_in_place(*destination, begin, end) ? &*destination : nullptr;
       const Range range{begin, end, {&frame, 1}};
-      const bool begins_turn = end > turn_end;
-      if (begins_turn) turn_end = begin + most;
-      if (!begins_turn && !ranges.empty() && place == last_place &&
+      const bool begins_step = end > step_end;
+      if (begins_step) step_end = begin + most;
+      if (!begins_step && !ranges.empty() && place == last_place &&
           can_join(ranges.back(), range)) {
         Range& last = ranges.back();
         last.end = end;
