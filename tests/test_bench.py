@@ -245,18 +245,28 @@ def test_ciphers_and_checksums_alone_are_measured() -> None:
 
 def test_memory_is_warmed_on_every_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     processors = os.sched_getaffinity(0)
-    touched = []
+    held = []
 
-    def touch(nbytes: int) -> None:
-        touched.append((frozenset(os.sched_getaffinity(0)), nbytes))
+    def hold(processor: int, nbytes: int, seconds: float) -> None:
+        held.append((processor, nbytes, seconds))
+        hold_on(processor, nbytes, 0)
+        assert os.sched_getaffinity(0) == {processor}
 
-    monkeypatch.setattr(measure, "_touch", touch)
-    nbytes = 5 << 20
-    measure.warm(nbytes)
-    # Each by itself, then all together; and what a thread was bound to ends with it.
-    assert {on for on, _ in touched[:-1]} == {frozenset({cpu}) for cpu in processors}
-    assert touched[-1] == (processors, nbytes)
-    assert all(0 < share <= nbytes for _, share in touched)
+    hold_on = measure._hold_on
+    monkeypatch.setattr(measure, "_hold_on", hold)
+    monkeypatch.setattr(measure, "LEAST_SETTLED_BYTES", 6 << 20)
+    for takes, nbytes, seconds in (
+        (False, 6 << 20, 0),
+        (True, 5 << 20, 0),
+        (True, 6 << 20, measure.SETTLE_SECONDS),
+    ):
+        held.clear()
+        monkeypatch.setattr(measure, "_host_takes_memory", lambda takes=takes: takes)
+        measure.prepare(nbytes)
+        assert {on for on, _, _ in held} == processors
+        assert sum(share for _, share, _ in held) == pytest.approx(1.25 * nbytes, abs=len(held))
+        assert {waited for _, _, waited in held} == {seconds}
+    # What a thread was bound to ends with it.
     assert os.sched_getaffinity(0) == processors
 
 

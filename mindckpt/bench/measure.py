@@ -26,9 +26,11 @@ PAGE_BYTES = 4096
 # A virtual machine hands freed memory back to its host within seconds, and touching it anew costs
 # more than what is measured. What a sample needs is a payload, and some.
 WARM_FACTOR = 1.25
-# All processors together keep at most this part of the memory as pages that they freed: Linux,
-# mm/page_alloc.c, MIN_PERCPU_PAGELIST_HIGH_FRACTION.
-KEPT_PART = 8
+# Linux reports free memory to the host 2 s after some became free: mm/page_reporting.c,
+# PAGE_REPORTING_DELAY. That this happens in a small sample is seldom, and seen by the stolen time.
+SETTLE_SECONDS = 2.2
+LEAST_SETTLED_BYTES = 1536 * MIB
+_REPORTING_FEATURE = 5
 
 
 @dataclass(frozen=True)
@@ -70,32 +72,35 @@ class Payload:
         return self.buffer.nbytes
 
 
-def warm(nbytes: int) -> None:
-    """Touches every page of `nbytes` of fresh memory and frees it, warm for the next sample.
-
-    On every processor: each keeps pages that it freed for itself, and a save's threads run on all.
-    No more than `nbytes` are touched at a time.
-    """
-    processors = sorted(os.sched_getaffinity(0))
-    share = min(nbytes, os.sysconf("SC_PHYS_PAGES") * PAGE_BYTES // KEPT_PART // len(processors))
-    with ThreadPoolExecutor(max(1, nbytes // max(1, share))) as pool:
-        list(pool.map(_touch_on, processors, repeat(share)))
-    _touch(nbytes)
-
-
-def _touch(nbytes: int) -> None:
-    np.empty(nbytes, np.uint8)[::PAGE_BYTES] = 1
-
-
-def _touch_on(processor: int, nbytes: int) -> None:
-    os.sched_setaffinity(0, {processor})  # of this thread
-    _touch(nbytes)
-
-
 def prepare(nbytes: int) -> None:
-    """Before the clock of a sample runs: collects garbage, and warms what about `nbytes` need."""
+    """Before the clock of a sample runs: collects garbage, and warms what about `nbytes` need.
+
+    Fresh memory is touched and freed on every processor: each keeps pages that it freed for itself,
+    and a save's threads run on all. Before it is freed, the host has time to take what else is
+    free: it halts the processors meanwhile, and is not to do so in the sample.
+    """
     gc.collect()
-    warm(int(WARM_FACTOR * nbytes))
+    processors = sorted(os.sched_getaffinity(0))
+    share = int(WARM_FACTOR * nbytes) // len(processors)
+    seconds = SETTLE_SECONDS if nbytes >= LEAST_SETTLED_BYTES and _host_takes_memory() else 0
+    with ThreadPoolExecutor(len(processors)) as pool:
+        list(pool.map(_hold_on, processors, repeat(share), repeat(seconds)))
+
+
+def _hold_on(processor: int, nbytes: int, seconds: float) -> None:
+    os.sched_setaffinity(0, {processor})  # of this thread
+    held = np.empty(nbytes, np.uint8)
+    held[::PAGE_BYTES] = 1
+    time.sleep(seconds)
+
+
+def _host_takes_memory() -> bool:
+    """Whether this is a virtual machine whose free memory goes back to its host by itself.
+
+    Only KVM's way to do so is known here: VIRTIO_BALLOON_F_REPORTING of the virtio specification.
+    """
+    balloons = Path("/sys/bus/virtio/drivers/virtio_balloon").glob("*/features")
+    return any(features.read_text()[_REPORTING_FEATURE] == "1" for features in balloons)
 
 
 def sample(run: Callable[[], Any], nbytes: int) -> tuple[float, Any]:
@@ -118,8 +123,8 @@ _last_stolen: deque[int] = deque(maxlen=1)
 def last_was_stolen_from() -> bool:
     """Whether the last sample has lost time to the machine's host, which took the processors.
 
-    A virtual machine that has used its share of them is halted for a tenth of a second. That meets
-    who uses all of them, and says nothing about what was measured.
+    It does so for itself, or to take back memory that is free, for a tenth of a second, and that
+    says nothing about what was measured.
     """
     return any(_last_stolen)
 
