@@ -254,17 +254,17 @@ def test_memory_is_warmed_on_every_processor(monkeypatch: pytest.MonkeyPatch) ->
 
     hold_on = measure._hold_on
     monkeypatch.setattr(measure, "_hold_on", hold)
-    monkeypatch.setattr(measure, "LEAST_SETTLED_BYTES", 6 << 20)
-    for takes, nbytes, seconds in (
-        (False, 6 << 20, 0),
-        (True, 5 << 20, 0),
-        (True, 6 << 20, measure.SETTLE_SECONDS),
+    monkeypatch.setattr(measure, "LITTLE_BYTES", 6 << 20)
+    for takes, nbytes, seconds, warmed in (
+        (False, 8 << 20, 0, 10 << 20),
+        (True, 4 << 20, 0, min(len(processors) * (5 << 20), 6 << 20)),
+        (True, 8 << 20, measure.SETTLE_SECONDS, 10 << 20),
     ):
         held.clear()
         monkeypatch.setattr(measure, "_host_takes_memory", lambda takes=takes: takes)
         measure.prepare(nbytes)
         assert {on for on, _, _ in held} == processors
-        assert sum(share for _, share, _ in held) == pytest.approx(1.25 * nbytes, abs=len(held))
+        assert sum(share for _, share, _ in held) == pytest.approx(warmed, abs=len(held))
         assert {waited for _, _, waited in held} == {seconds}
     # What a thread was bound to ends with it.
     assert os.sched_getaffinity(0) == processors

@@ -27,9 +27,9 @@ PAGE_BYTES = 4096
 # more than what is measured. What a sample needs is a payload, and some.
 WARM_FACTOR = 1.25
 # Linux reports free memory to the host 2 s after some became free: mm/page_reporting.c,
-# PAGE_REPORTING_DELAY. That this happens in a small sample is seldom, and seen by the stolen time.
+# PAGE_REPORTING_DELAY.
 SETTLE_SECONDS = 2.2
-LEAST_SETTLED_BYTES = 1536 * MIB
+LITTLE_BYTES = 1536 * MIB
 _REPORTING_FEATURE = 5
 
 
@@ -77,12 +77,14 @@ def prepare(nbytes: int) -> None:
 
     Fresh memory is touched and freed on every processor: each keeps pages that it freed for itself,
     and a save's threads run on all. Before it is freed, the host has time to take what else is
-    free: it halts the processors meanwhile, and is not to do so in the sample.
+    free: it halts the processors meanwhile, and is not to do so in the sample. A sample that needs
+    little seldom meets that, and one thread may take all of it.
     """
     gc.collect()
     processors = sorted(os.sched_getaffinity(0))
-    share = int(WARM_FACTOR * nbytes) // len(processors)
-    seconds = SETTLE_SECONDS if nbytes >= LEAST_SETTLED_BYTES and _host_takes_memory() else 0
+    needed = int(WARM_FACTOR * nbytes)
+    share = max(needed, min(needed * len(processors), LITTLE_BYTES)) // len(processors)
+    seconds = SETTLE_SECONDS if nbytes > LITTLE_BYTES and _host_takes_memory() else 0
     with ThreadPoolExecutor(len(processors)) as pool:
         list(pool.map(_hold_on, processors, repeat(share), repeat(seconds)))
 
