@@ -11,6 +11,7 @@ import re
 import statistics
 import subprocess
 import sys
+import threading
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -247,9 +248,9 @@ def test_memory_is_warmed_on_every_processor(monkeypatch: pytest.MonkeyPatch) ->
     processors = os.sched_getaffinity(0)
     held = []
 
-    def hold(processor: int, nbytes: int, seconds: float) -> None:
+    def hold(processor: int, nbytes: int, seconds: float, barrier: threading.Barrier) -> None:
         held.append((processor, nbytes, seconds))
-        hold_on(processor, nbytes, 0)
+        hold_on(processor, nbytes, 0, barrier)
         assert os.sched_getaffinity(0) == {processor}
 
     hold_on = measure._hold_on
@@ -268,6 +269,30 @@ def test_memory_is_warmed_on_every_processor(monkeypatch: pytest.MonkeyPatch) ->
         assert {waited for _, _, waited in held} == {seconds}
     # What a thread was bound to ends with it.
     assert os.sched_getaffinity(0) == processors
+
+
+def test_a_processor_that_cannot_warm_memory_ends_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(nbytes: int, *_: object) -> None:
+        raise OSError(f"no memory for {nbytes}")
+
+    monkeypatch.setattr(measure.mmap, "mmap", refuse)
+    with pytest.raises((OSError, threading.BrokenBarrierError)):
+        measure.prepare(1 << 20)
+
+
+@pytest.mark.parametrize(
+    ("features", "takes"), [("0110010", True), ("0110000", False), ("011", False), (None, False)]
+)
+def test_whether_the_host_takes_free_memory(
+    features: str | None, takes: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "features"
+    if features is not None:
+        file.write_text(features + "\n")
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: iter([file]))
+    assert measure._host_takes_memory() is takes
 
 
 # ---- training loops

@@ -24,7 +24,8 @@ constexpr uint64_t kTurnBytes = uint64_t{16} << 20;
 // is read next: so much stays in a cache.
 constexpr uint64_t kStepBytes = uint64_t{2} << 20;
 // A block up to this size fits a worker's buffer; of larger ones, which are MindSpore's, one at a
-// time is opened aside, so that a load takes little memory beyond its result.
+// time is opened aside where no staging memory has room for it, so that a load takes little memory
+// beyond its result.
 constexpr uint64_t kLargeFrameBytes = uint64_t{4} << 20;
 constexpr uint64_t kPartBytes = uint64_t{1} << 20;
 // So that files of tiny blocks take no more memory beside their plaintext.
@@ -162,9 +163,9 @@ class Loader {
     make_resident(places);
   }
 
-  // `most`, or less where there is too little for all workers.
-  static uint64_t fair_share(uint64_t most, uint64_t all_nbytes, int num_threads) {
-    return std::min(most, all_nbytes / (4 * static_cast<uint64_t>(num_threads)));
+  // `most`, or less where there is too little for every worker to get `shares` of it.
+  static uint64_t fair_share(uint64_t most, uint64_t all_nbytes, int num_threads, uint64_t shares) {
+    return std::min(most, all_nbytes / (shares * static_cast<uint64_t>(num_threads)));
   }
 
   // Where what a worker takes at once, `most` bytes or less, begins, and the end.
@@ -172,7 +173,8 @@ class Loader {
                                       int num_threads) {
     uint64_t all_nbytes = 0;
     for (const Range& range : ranges) all_nbytes += range.nbytes();
-    most = fair_share(most, all_nbytes, num_threads);
+    // One worker may be much slower than the others, and all wait for its last turn.
+    most = fair_share(most, all_nbytes, num_threads, 16);
     std::vector<size_t> turns;
     uint64_t end = 0;
     for (size_t i = 0; i < ranges.size(); ++i) {
@@ -212,7 +214,9 @@ class Loader {
   // Those that follow each other into one tensor in host memory, or not so, are read together.
   std::vector<Range> frames_to_open(int num_threads) const {
     const bool all = check_crc_ || !index_.opening_seal;
-    uint64_t most = fair_share(kStepBytes, sealed_->nbytes(), num_threads);
+    uint64_t nbytes = all ? sealed_->nbytes() : 0;
+    for (const Destination& to : destinations_) nbytes += all ? 0 : to.nbytes;
+    uint64_t most = fair_share(kStepBytes, nbytes, num_threads, 4);
     if (uploads_) most = std::min(most, uploads_->most_nbytes());
     std::vector<Range> ranges;
     const Destination* last_place = nullptr;  // where the last range goes in place
@@ -283,6 +287,7 @@ class Loader {
   ByteView open_range(const Range& range, size_t item, ByteSpan staging) {
     const ByteSpan plain = staging.first(range.nbytes());
     open_frames(range, plain);
+    if (plain.empty()) return plain;  // blocks of padding only
     for_each_destination(range,
                          [&](uint64_t begin, uint64_t nbytes, std::byte* to, const Device* device) {
                            if (device == nullptr)

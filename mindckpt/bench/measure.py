@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import mmap
 import os
 import platform
 import statistics
 import subprocess
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -26,8 +29,8 @@ PAGE_BYTES = 4096
 # A virtual machine hands freed memory back to its host within seconds, and touching it anew costs
 # more than what is measured. What a sample needs is a payload, and some.
 WARM_FACTOR = 1.25
-# Linux reports free memory to the host 2 s after some became free: mm/page_reporting.c,
-# PAGE_REPORTING_DELAY.
+# Linux reports free memory to the host 2 s after some became free, and where that is much, some of
+# it every 2 s: mm/page_reporting.c, PAGE_REPORTING_DELAY. After one time most is reported.
 SETTLE_SECONDS = 2.2
 LITTLE_BYTES = 1536 * MIB
 _REPORTING_FEATURE = 5
@@ -85,15 +88,24 @@ def prepare(nbytes: int) -> None:
     needed = int(WARM_FACTOR * nbytes)
     share = max(needed, min(needed * len(processors), LITTLE_BYTES)) // len(processors)
     seconds = SETTLE_SECONDS if nbytes > LITTLE_BYTES and _host_takes_memory() else 0
+    all_touched = threading.Barrier(len(processors))
     with ThreadPoolExecutor(len(processors)) as pool:
-        list(pool.map(_hold_on, processors, repeat(share), repeat(seconds)))
+        list(pool.map(_hold_on, processors, repeat(share), repeat(seconds), repeat(all_touched)))
 
 
-def _hold_on(processor: int, nbytes: int, seconds: float) -> None:
-    os.sched_setaffinity(0, {processor})  # of this thread
-    held = np.empty(nbytes, np.uint8)
-    held[::PAGE_BYTES] = 1
-    time.sleep(seconds)
+def _hold_on(processor: int, nbytes: int, seconds: float, all_touched: threading.Barrier) -> None:
+    try:
+        os.sched_setaffinity(0, {processor})  # of this thread
+        # Not of the allocator, which would keep it for the next time.
+        with mmap.mmap(-1, max(nbytes, 1), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as held:
+            with contextlib.suppress(OSError):  # a kernel without huge pages
+                held.madvise(mmap.MADV_HUGEPAGE)
+            np.frombuffer(held, np.uint8)[::PAGE_BYTES] = 1
+            all_touched.wait()
+            time.sleep(seconds)
+    except BaseException:
+        all_touched.abort()  # the others wait for it
+        raise
 
 
 def _host_takes_memory() -> bool:
@@ -102,7 +114,10 @@ def _host_takes_memory() -> bool:
     Only KVM's way to do so is known here: VIRTIO_BALLOON_F_REPORTING of the virtio specification.
     """
     balloons = Path("/sys/bus/virtio/drivers/virtio_balloon").glob("*/features")
-    return any(features.read_text()[_REPORTING_FEATURE] == "1" for features in balloons)
+    try:
+        return any(features.read_text()[_REPORTING_FEATURE:][:1] == "1" for features in balloons)
+    except OSError:  # hidden from a container
+        return False
 
 
 def sample(run: Callable[[], Any], nbytes: int) -> tuple[float, Any]:
