@@ -215,7 +215,9 @@ class Loader {
   std::vector<Range> frames_to_open(int num_threads) const {
     const bool all = check_crc_ || !index_.opening_seal;
     uint64_t nbytes = all ? sealed_->nbytes() : 0;
-    for (const Destination& to : destinations_) nbytes += all ? 0 : to.nbytes;
+    if (!all) {
+      for (const Destination& to : destinations_) nbytes += to.nbytes;
+    }
     uint64_t most = fair_share(kStepBytes, nbytes, num_threads, 4);
     if (uploads_) most = std::min(most, uploads_->most_nbytes());
     std::vector<Range> ranges;

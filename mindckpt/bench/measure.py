@@ -32,6 +32,7 @@ WARM_FACTOR = 1.25
 # Linux reports free memory to the host 2 s after some became free, and where that is much, some of
 # it every 2 s: mm/page_reporting.c, PAGE_REPORTING_DELAY. After one time most is reported.
 SETTLE_SECONDS = 2.2
+# So much is taken quickly, and is touched beyond what a sample needs without harm.
 LITTLE_BYTES = 1536 * MIB
 _REPORTING_FEATURE = 5
 
@@ -103,6 +104,8 @@ def _hold_on(processor: int, nbytes: int, seconds: float, all_touched: threading
             np.frombuffer(held, np.uint8)[::PAGE_BYTES] = 1
             all_touched.wait()
             time.sleep(seconds)
+    except threading.BrokenBarrierError:
+        return  # who broke it says why
     except BaseException:
         all_touched.abort()  # the others wait for it
         raise
