@@ -48,6 +48,7 @@ def large_entries(payload: Payload, folder: Path) -> list[Entry]:
         # Beside each other: copies are slower for a while after a save that computed for a second.
         *limits.copies(payload),
         blocked(payload, folder, Limit((limits.MEMCPY,)), Floor(ratio=1 / 1.3)),
+        blocked(payload, folder, Limit((limits.MEMCPY,)), first=True),
         *limits.ciphers(payload, [modes.GCM, modes.CBC, modes.SM4]),
         save(modes.PLAIN, Limit(tuple(limits.BUFFERED), min), 0.9),
         save(modes.CRC, Limit((PLAIN,)), 0.9),

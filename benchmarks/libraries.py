@@ -268,18 +268,36 @@ class RoundTrip:
 
 
 def blocked(
-    payload: Payload, folder: Path, limit: Limit | None = None, floor: Floor = NO_FLOOR
+    payload: Payload,
+    folder: Path,
+    limit: Limit | None = None,
+    floor: Floor = NO_FLOOR,
+    *,
+    first: bool = False,
 ) -> Entry:
-    """How long our asynchronous save keeps its caller."""
+    """How long our asynchronous save keeps its caller: one of many, or the `first`.
+
+    The first one has its snapshot in new memory, which the system must clear; the later ones in
+    that of the save before, which is kept for them.
+    """
     path = folder / "async.ckpt"
 
     def save() -> mindckpt.SaveJob | None:
         return mindckpt.save_checkpoint(dict(payload.tensors), path, async_save=True, durable=False)
 
     def take() -> float:
+        if first:
+            mindckpt.release_staging()
+        else:
+            finish(save())
         seconds, job = sample(save, payload.nbytes)
-        job.result()
-        path.unlink()
+        finish(job)
         return seconds
 
-    return Entry("mindckpt save plain, async: blocked", take, limit, floor)
+    def finish(job: mindckpt.SaveJob | None) -> None:
+        assert job is not None
+        job.result()
+        path.unlink()
+
+    name = "mindckpt save plain, async" + (", first" if first else "")
+    return Entry(f"{name}: blocked", take, limit, floor)
