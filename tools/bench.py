@@ -21,9 +21,6 @@ from bootstrap import ROOT, Environment, Interpreter
 from system_packages import SetupError
 
 BENCHMARKS = ("limits", "host_save", "host_load", "peers")
-# The limits are measured again beside what is held to them, and MindSpore takes a minute for a
-# round.
-MOST_ROUNDS = {"limits": 3, "peers": 3}
 # Nothing is held to what the first one measures but the ciphers, whose speeds do not depend on it.
 GIGABYTES = {"limits": 1}
 _WITH_MINDSPORE = (*interop.MINDSPORE, "safetensors")
@@ -50,9 +47,7 @@ def main() -> None:
     parser.add_argument("benchmarks", nargs="*", default=BENCHMARKS, help="default: all")
     parser.add_argument("--dir", type=Path, default=ROOT / "build", help="where files are written")
     parser.add_argument("--name", default="local", help="folder under benchmarks/results; 'local'")
-    parser.add_argument(
-        "--rounds", type=int, default=5, help="samples of each line; 3 at most of limits and peers"
-    )
+    parser.add_argument("--rounds", type=int, default=5, help="samples of each line; default 5")
     options = parser.parse_args()
     options.dir.mkdir(parents=True, exist_ok=True)
     system_packages.install(system_packages.missing())
@@ -63,9 +58,8 @@ def main() -> None:
     subprocess.run(build, cwd=ROOT, check=True, env=in_venv)
     results = ROOT / "benchmarks" / "results" / options.name
     for benchmark in options.benchmarks:
-        rounds = min(options.rounds, MOST_ROUNDS.get(benchmark, options.rounds))
         command = [made.python, ROOT / "benchmarks" / f"{benchmark}.py", "--results", results]
-        command += ["--dir", options.dir, "--rounds", str(rounds)]
+        command += ["--dir", options.dir, "--rounds", str(options.rounds)]
         if benchmark in GIGABYTES:
             command += ["--gb", str(GIGABYTES[benchmark])]
         subprocess.run([*map(str, command)], cwd=ROOT, check=True)
