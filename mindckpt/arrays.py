@@ -8,6 +8,7 @@ and negatives, of ml_dtypes' int4, and by an object's own `__array__`.
 from __future__ import annotations
 
 import sys
+from mmap import ALLOCATIONGRANULARITY
 from typing import Any
 
 import numpy as np
@@ -138,6 +139,8 @@ def _payload_of(value: object) -> _Payload | None:
     if isinstance(value, np.ndarray):
         if isinstance(value, np.ma.MaskedArray):
             raise UnreadableError("a masked array has no value where it is masked: use .filled()")
+        if isinstance(value, np.memmap):
+            _check_mapped_file(value)
         return _on_host(_typed(np.asarray(value)))
     if is_device_array_type(type(value)):  # first, because there may be thousands of them
         return _from_cuda_array_interface(value)
@@ -152,15 +155,35 @@ def _payload_of(value: object) -> _Payload | None:
     return _from_protocols(value)
 
 
+def _check_mapped_file(value: np.memmap[Any, Any]) -> None:
+    """Refuse elements that lie beyond the end of the file that they are mapped from.
+
+    Raises:
+        UnreadableError: As said.
+    """
+    mapping = value._mmap  # type: ignore[attr-defined]  # None for a copy in memory
+    if mapping is None or not value.size:
+        return
+    begin = np.frombuffer(mapping, np.uint8, 1).__array_interface__["data"][0]
+    reach = sum(
+        max(0, (n - 1) * stride) for n, stride in zip(value.shape, value.strides, strict=True)
+    )
+    last = value.__array_interface__["data"][0] + reach + value.itemsize
+    needed = value.offset // ALLOCATIONGRANULARITY * ALLOCATIONGRANULARITY + last - begin
+    if mapping.size() < needed:
+        raise UnreadableError(f"the file behind it has {mapping.size()} of {needed} bytes")
+
+
 def is_device_array_type(kind: type) -> bool:
     """Whether a type's values are CUDA arrays and nothing else: CuPy's, Numba's.
 
-    Torch's tensors and JAX's arrays may be anywhere, and have the attribute wherever they are.
+    Torch's tensors and JAX's arrays may be anywhere, and have the attribute wherever they are; so
+    have those of a user's class derived from them.
     """
     return (
         hasattr(kind, "__cuda_array_interface__")
         and not hasattr(kind, "__array_interface__")
-        and kind.__module__.partition(".")[0] not in _ANYWHERE
+        and not any(base.__module__.partition(".")[0] in _ANYWHERE for base in kind.__mro__)
     )
 
 
@@ -189,12 +212,17 @@ def _typed(array: Array) -> tuple[Array, DType]:
 
 def _from_torch(tensor: Any) -> _Payload:
     torch = sys.modules["torch"]
+    if hasattr(type(tensor), "__tensor_flatten__"):
+        raise UnreadableError(_wrapper_refusal(tensor))
+    if tensor.is_nested:
+        raise UnreadableError("a nested tensor is a list of tensors: use .unbind()")
     if tensor.layout is not torch.strided:
         raise UnreadableError(f"a tensor of layout {tensor.layout} is not dense: use .to_dense()")
     if tensor.is_meta:
         raise UnreadableError("a tensor on the meta device has no data")
     if tensor.is_quantized:
         raise UnreadableError("a quantized tensor: use .int_repr() or .dequantize()")
+    _check_torch_memory(tensor)
     if tensor.requires_grad:
         tensor = tensor.detach()
     if tensor.is_conj():
@@ -209,6 +237,41 @@ def _from_torch(tensor: Any) -> _Payload:
     if integer is None or dtype is None:
         return _on_host(_typed(tensor.numpy()))
     return _on_host((tensor.view(getattr(torch, integer)).numpy().view(dtype.numpy), dtype))
+
+
+def _check_torch_memory(tensor: Any) -> None:
+    """Refuse a tensor that claims more memory than its storage has, or has none of its own.
+
+    A view outlives what its storage is cut to; fully sharded training frees the storages of
+    parameters that are still held.
+
+    Raises:
+        UnreadableError: As said.
+    """
+    if tensor.numel() == 0:
+        return
+    storage = tensor.untyped_storage()
+    if storage.device.type == "meta":  # of FakeTensor, and of subclasses of whatever device
+        raise UnreadableError(_wrapper_refusal(tensor))
+    last = sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    needed = (tensor.storage_offset() + last + 1) * tensor.element_size()
+    if storage.nbytes() < needed:
+        raise UnreadableError(
+            f"the tensor's storage has {storage.nbytes()} of {needed} bytes: it was freed, or cut"
+        )
+    try:
+        pointer = tensor.data_ptr()
+    except RuntimeError:  # of subclasses without a storage
+        pointer = 0
+    if pointer == 0:
+        raise UnreadableError(_wrapper_refusal(tensor))
+
+
+def _wrapper_refusal(tensor: Any) -> str:
+    return (
+        f"a {type_name(tensor)} wraps other tensors and has no memory of its own: save .to_local() "
+        "or .full_tensor() of a DTensor, .dequantize() of a quantized tensor"
+    )
 
 
 def _from_mindspore(tensor: Any) -> _Payload:

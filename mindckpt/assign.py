@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-import sys
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mindckpt import dtypes
-from mindckpt.arrays import Array, host_array, is_mindspore_parameter, type_name
+from mindckpt.arrays import host_array, is_mindspore_parameter, type_name
 from mindckpt.device_arrays import DeviceData
 from mindckpt.dtypes import DType
+from mindckpt.frameworks import mindspore_tensor
 from mindckpt.parameter import Parameter, converted
 from mindckpt.records import is_cell
 
@@ -50,6 +50,17 @@ class _Assignment(NamedTuple):
             self.parameter.set_data(self.data)
 
 
+class _MapImport(NamedTuple):
+    """One of MindSpore's map parameters and the keys, values and status that it is to hold."""
+
+    name: str
+    parameter: Any
+    parts: list[Any]
+
+    def apply(self) -> None:
+        self.parameter.import_data(self.parts)
+
+
 def check_net(net: object) -> None:
     """Refuse a net that is not a Cell.
 
@@ -72,30 +83,40 @@ def assign(
     """
     _check_values(parameter_dict)
     plan: list[_Assignment] = []
+    imports: list[_MapImport] = []
     missing: list[tuple[str, Any]] = []
+    unfit: list[str] = []
     used: set[str] = set()
     for path, parameter in net.parameters_and_names():
         name = _net_parameter_name(path, parameter)
-        if name in parameter_dict:
-            if not isinstance(parameter_dict[name], (str, list)):  # which a parameter can't hold
-                plan.append(_fitted(parameter, name, parameter_dict[name], strict_load))
-                used.add(name)
-        elif not name.startswith("accu_grads"):  # MindSpore's gradient accumulators
-            missing.append((name, parameter))
+        if name not in parameter_dict:
+            if not name.startswith("accu_grads"):  # MindSpore's gradient accumulators
+                missing.append((name, parameter))
+            continue
+        value = parameter_dict[name]
+        if _is_map(parameter):
+            imports.append(_fitted_map(parameter, name, value))
+        elif isinstance(value, (str, list)):  # which a parameter can't hold: passed over
+            unfit.append(name)
+            continue
+        else:
+            plan.append(_fitted(parameter, name, value, strict_load))
+        used.add(name)
     if missing and not strict_load:
         more, missing = _plan_under_prefixes(missing, parameter_dict)
         plan += more
     # What may fail comes first, before anything in host memory is changed.
-    ordered = sorted(plan, key=lambda assignment: not assignment.is_on_device)
+    assignments = sorted(plan, key=lambda assignment: not assignment.is_on_device)
+    ordered: list[_MapImport | _Assignment] = [*imports, *assignments]
     for done, assignment in enumerate(ordered):
         try:
             assignment.apply()
         except Exception as error:  # whatever a driver or a framework raises
             raise RuntimeError(
-                f"parameter {assignment.name!r}: {error}; of {len(plan)} parameters of the net "
+                f"parameter {assignment.name!r}: {error}; of {len(ordered)} parameters of the net "
                 f"{done} were set before: load it again"
             ) from error
-    not_loaded = [name for name, _ in missing]
+    not_loaded = [name for name, _ in missing] + unfit
     _warn(plan, not_loaded)
     return not_loaded, [name for name in parameter_dict if name not in used]
 
@@ -135,7 +156,7 @@ def _plan_under_prefixes(
         still_missing = []
         for name, parameter in missing:
             value = parameter_dict.get(prefix + name, "")
-            if isinstance(value, (str, list)):
+            if isinstance(value, (str, list)) or _is_map(parameter):
                 still_missing.append((name, parameter))
             else:
                 plan.append(_fitted(parameter, name, value, strict_load=False))
@@ -202,25 +223,43 @@ def _fitted(parameter: Any, name: str, value: Any, strict_load: bool) -> _Assign
         data = data.to_host()
     if not isinstance(parameter, Parameter):
         try:
-            data = _mindspore_tensor(data, wanted, parameter.dtype)
-        except (TypeError, ValueError) as error:  # float8, and bfloat16 with some NumPys
+            data = mindspore_tensor(data, wanted)
+        except (RuntimeError, TypeError, ValueError) as error:  # bfloat16 with some NumPys
             raise RuntimeError(
                 f"parameter {name!r}: MindSpore takes no {wanted}: {error}"
             ) from error
     return _Assignment(name, parameter, data, dtype, wanted)
 
 
+def _is_map(parameter: Any) -> bool:
+    """Whether it is MindSpore's MapParameter: a hash table, filled by its own method."""
+    return callable(getattr(parameter, "import_data", None))
+
+
+def _fitted_map(parameter: Any, name: str, value: Any) -> _MapImport:
+    """What fills a map parameter from a loaded map tensor.
+
+    Raises:
+        RuntimeError: It is no map tensor, or has other types or another shape of values.
+    """
+    if not isinstance(value, list) or len(value) != 3:
+        raise RuntimeError(
+            f"parameter {name!r}: a {type_name(value)} in parameter_dict, a map tensor in net"
+        )
+    keys, values, _ = map(np.asarray, value)
+    loaded = (str(dtypes.from_numpy(keys.dtype)), str(dtypes.from_numpy(values.dtype)))
+    wanted = (str(parameter.key_dtype), str(parameter.value_dtype))
+    shapes = (values.shape[1:], tuple(parameter.value_shape))
+    if loaded != wanted or shapes[0] != shapes[1]:
+        raise RuntimeError(
+            f"parameter {name!r}: a map of {loaded[0]} to {loaded[1]} of shape {shapes[0]} in "
+            f"parameter_dict, of {wanted[0]} to {wanted[1]} of shape {shapes[1]} in net"
+        )
+    return _MapImport(name, parameter, value)
+
+
 def _size(shape: tuple[int, ...]) -> int:
     return int(np.prod(shape, dtype=np.int64))
-
-
-def _mindspore_tensor(array: Array, dtype: DType, mindspore_dtype: object) -> Any:
-    """A MindSpore tensor, over the array's own memory where MindSpore can use that."""
-    tensor = sys.modules["mindspore"].Tensor
-    usable = np.require(array, array.dtype.newbyteorder("="), ["C", "A", "W"])
-    if dtype is dtypes.qint4x2:
-        return tensor(usable, mindspore_dtype)
-    return tensor.from_numpy(usable)
 
 
 def _warn(plan: list[_Assignment], not_loaded: list[str]) -> None:

@@ -105,7 +105,9 @@ def save_checkpoint(
             Of a name that comes twice the last value is saved, in the first place.
         ckpt_file_name: Where to. `.ckpt` is added unless the name ends with 'ckpt'; symbolic links
             are followed. The folder must exist.
-        integrated_save: Must be a bool; has no effect without a parallel context, as in MindSpore.
+        integrated_save: Whether parameters that are spread over ranks are saved whole. That is not
+            possible yet: a MindSpore Cell that has slices, by its `parameter_layout_dict`, is
+            refused, and is saved slice by slice with False. No effect on other objects.
         async_save: True (or 'thread', or 'process', which is a thread here) keeps the values as of
             the call, as `snapshot` says, returns at once and writes in the background. Saves to one
             file keep their order. False writes before it returns.
@@ -116,11 +118,12 @@ def save_checkpoint(
         enc_mode: 'AES-GCM', 'AES-CBC' or 'SM4-CBC'; only looked at with a key. Only AES-GCM notices
             tampering.
         choice_func: Asked with each name of `save_obj`; the parameter is saved if the answer is
-            true. `append_dict` is saved whatever it says.
+            true. `append_dict` is saved whatever it says. Where nothing of `save_obj` is saved, a
+            warning says so.
         **kwargs: Further options:
 
-            - crc_check (bool): Whether to add a CRC-32 of all records, which `load_checkpoint` can
-              check. With a key it is encrypted along. Default: False.
+            - crc_check (bool): Whether to add a CRC-32 of all records, which `load_checkpoint`
+              verifies. In an encrypted file it lies inside the ciphertext. Default: False.
             - durable (bool): Whether to sync to storage before the file appears. False is faster,
               and a crash of the machine may lose the file, and the one that it replaced. Default:
               True.
@@ -172,9 +175,10 @@ def save_checkpoint(
             type or can't be saved (elements that are objects or strings, a device that can't be
             used); or an unknown keyword.
         ValueError: A wrong length of `enc_key`, an unknown `enc_mode` (with a key), a name that is
-            not Unicode, an int out of range, a keyword out of range, or a `reuse` that is the file
-            to be saved or no regular file; or, with a tensor on a device, MINDCKPT_STAGING_BYTES in
-            the environment. None of these, nor a TypeError, leaves a trace.
+            not Unicode, an int out of range, a keyword out of range, a parameter that is spread over
+            ranks (with `integrated_save`), or a `reuse` that is the file to be saved or no regular
+            file; or, with a tensor on a device, MINDCKPT_STAGING_BYTES in the environment. None of
+            these, nor a TypeError, leaves a trace.
         OSError: The file system said no: no such folder, a directory in place of the file, no
             permission, no space. With errno and filename. Also for an earlier asynchronous save, if
             nobody has asked its job.
@@ -247,7 +251,7 @@ def save_checkpoint(
 
     running_saves.raise_untold()
     job = _core.prepare_save(
-        records_of(save_obj, choice, append_dict),
+        records_of(save_obj, choice, append_dict, integrated_save),
         resolved,
         path,
         crc=crc,
@@ -280,7 +284,7 @@ def load_checkpoint(
     dec_mode: str = "AES-GCM",
     specify_prefix: str | list[str] | tuple[str, ...] | None = None,
     choice_func: Callable[[str], object] | None = None,
-    crc_check: bool = False,
+    crc_check: bool | None = None,
     **kwargs: Unpack[LoadOptions],
 ) -> ParameterDict:
     """Load a checkpoint file, ours or MindSpore's.
@@ -299,8 +303,9 @@ def load_checkpoint(
         specify_prefix: Load only what has a name that starts with this, or with one of these.
         choice_func: Asked with each name; the parameter is loaded if the answer is true. Not asked
             if `specify_prefix` or `filter_prefix` is given, as in MindSpore.
-        crc_check: Whether to verify the checksum of all records; a file without one is refused
-            then.
+        crc_check: Whether to verify the checksum of all records. None verifies one that is there
+            when everything is read anyway: not with `mmap`, nor for a part of the file. True always
+            does, which reads everything, and refuses a file without a checksum. False never does.
         **kwargs: Further options:
 
             - device (str): Where to load the tensors to, such as 'cuda:0' or 'ascend:1': through
@@ -329,7 +334,8 @@ def load_checkpoint(
             `device`, MINDCKPT_STAGING_BYTES in the environment makes no sense.
         CheckpointError: The file is damaged, or no checkpoint, or nothing of it is selected (a
             ValueError).
-        ChecksumError: `crc_check` found damage, or no checksum (a CheckpointError).
+        ChecksumError: The checksum tells of damage, or there is none with `crc_check=True` (a
+            CheckpointError).
         DecryptionError: A wrong key or mode, or the file was tampered with (a CheckpointError).
         OSError: The file system said no.
         RuntimeError: A parameter does not fit the net; the net is as it was. Or a device can't be
@@ -348,7 +354,8 @@ def load_checkpoint(
     _check_bool("strict_load", strict_load)
     chosen = name_filter(specify_prefix, filter_prefix, choice_func)
     _check_key("dec_key", dec_key, "dec_mode", dec_mode)
-    _check_bool("crc_check", crc_check)
+    if crc_check is not None:
+        _check_bool("crc_check", crc_check)
     mmap = _check_bool("mmap", options.pop("mmap", False))
     if mmap and dec_key is not None:
         raise ValueError("mmap can't show an encrypted file: leave out mmap or dec_key")
@@ -378,6 +385,8 @@ def load_checkpoint(
             if not entries
             else f"none of the {len(entries)} entries of {path!r} is selected"
         )
+    if crc_check is None:
+        crc_check = reader.has_crc and not mmap and len(indices) == len(entries)
     selected = [entries[i] for i in indices]
     dtypes = dtypes_of(selected, path)
     if place is not None:
@@ -408,14 +417,16 @@ def load_param_into_net(
 
     Args:
         net: A Cell, ours or MindSpore's.
-        parameter_dict: What `load_checkpoint` returned. Its str and list values are passed over.
+        parameter_dict: What `load_checkpoint` returned. A list, which is a map tensor, goes into
+            MindSpore's MapParameter of its name; other lists, and str values, are passed over.
         strict_load: If False, types are converted among the floating ones, and among the signed
             integers; and parameters of the net that the dict lacks are looked for under longer
             names that end with theirs.
 
     Returns:
-        tuple of two lists of names. Those of the net that were not in the dict, and those of the
-        dict that were not loaded (or only under a longer name).
+        tuple of two lists of names. Those of the net that were not loaded, because the dict lacks
+        them or has a str or a list for them; and those of the dict that were not loaded (or only
+        under a longer name).
 
     Raises:
         TypeError: `net` is not a Cell, or `parameter_dict` not a dict of str -> Parameter, str or

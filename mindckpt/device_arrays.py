@@ -280,6 +280,8 @@ def from_dlpack(value: Any, device_type: int) -> Found:
 def _device_array(
     pointer: int, nbytes: int, stream: int | None, owner: object, device: str | None
 ) -> _core.DeviceArray:
+    if pointer == 0:
+        raise UnreadableError(f"it shows {nbytes} bytes at a null pointer: its memory is gone")
     found = _core.DeviceArray.find(pointer, nbytes, stream, owner, device)
     if found is None:
         unusable = [b for b in _core.backends() if b["unusable"]]

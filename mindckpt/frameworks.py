@@ -5,19 +5,21 @@ A framework is imported only when the user names it.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mindckpt import _core
-from mindckpt.arrays import Array, payload_of, type_name
+from mindckpt.arrays import Array, SettingError, payload_of, type_name
 from mindckpt.device import prepare_devices
 from mindckpt.device_arrays import DeviceData
-from mindckpt.dtypes import BY_NAME, DType
+from mindckpt.dtypes import BY_NAME, DType, float8_e4m3fn, float8_e5m2, hifloat8, qint4x2
 from mindckpt.parameter import loaded_parameter
-from mindckpt.records import ParameterDict, to_parameter_dict
+from mindckpt.records import ParameterDict, values_of, without_cache_marks
 
 if TYPE_CHECKING:
     from mindckpt._core import Entry, Reader
@@ -26,7 +28,14 @@ FRAMEWORKS = ("cupy", "torch", "jax", "numpy", "mindspore")
 
 # Our backend -> what torch calls its devices.
 _TORCH_DEVICES = {"cuda": "cuda", "ascend": "npu"}
-_TORCH_NAMES = {"Bool": "bool", "Float8E4M3FN": "float8_e4m3fn", "Float8E5M2": "float8_e5m2"}
+# Where torch's name is not ours in small letters. Its own int4 is a name that it computes nothing
+# with.
+_TORCH_NAMES = {
+    "Bool": "bool",
+    "Float8E4M3FN": "float8_e4m3fn",
+    "Float8E5M2": "float8_e5m2",
+    "Int4": "int8",
+}
 
 
 def destinations(device: object, framework: object) -> Destinations | None:
@@ -100,6 +109,7 @@ class Destinations:
         num_threads: int,
     ) -> ParameterDict:
         """Read entries of a checkpoint; the arguments are those of Reader.read, and its entries."""
+        self._check_types([entries[index] for index in indices])
         if self._device is not None:
             prepare_devices()
         # Strings, map tensors and what has no elements stay in host memory.
@@ -135,24 +145,62 @@ class Destinations:
             made[place][1].assign(host.pop(place).reshape(-1).view(np.uint8))
         selected = [entries[index] for index in indices]
         order = [place for place in range(len(indices)) if place in host]
-        loaded = to_parameter_dict([selected[p] for p in order], [host[p] for p in order], path)
+        loaded = values_of([selected[p] for p in order], [host[p] for p in order], path)
         return self._in_order(selected, made, loaded)
+
+    def _check_types(self, selected: Sequence[Entry]) -> None:
+        """Refuse elements that the framework would not hold as they are, before any is read.
+
+        Raises:
+            RuntimeError: As said; it names the first parameter.
+        """
+        first_of_kind: dict[str, str] = {}
+        for name, kind, _, _, role in selected:
+            if role == "tensor" and kind != "str":
+                first_of_kind.setdefault(kind, name)
+        for kind, name in first_of_kind.items():
+            refusal = self._refusal(BY_NAME[kind])
+            if refusal:
+                raise RuntimeError(f"parameter {name!r}: {refusal}")
+
+    def _refusal(self, dtype: DType) -> str:
+        """Why the framework can't hold such elements as they are, or ''."""
+        if self._framework == "torch" and self._torch_type(dtype) is None:
+            return f"torch has no elements of type {dtype}"
+        if self._framework == "jax":
+            made = self._module.dtypes.canonicalize_dtype(dtype.numpy)
+            if made != dtype.numpy:
+                return (
+                    f"JAX would make {made} of {dtype} while jax_enable_x64 is off: turn it on by "
+                    "jax.config.update('jax_enable_x64', True), or leave the parameter out"
+                )
+        return ""
 
     def _in_order(
         self,
         selected: Sequence[Entry],
         made: dict[int, tuple[Any, _core.DeviceArray]],
-        loaded: ParameterDict,
+        loaded: dict[str, Any],
     ) -> ParameterDict:
         result: dict[str, Any] = {}
         for place, (name, kind, _, _, _) in enumerate(selected):
             if place in made:
-                result[name] = self._finished(made[place][0], BY_NAME[kind], name)
-            elif name in loaded:
-                value = loaded.pop(name)
-                result[name] = value if isinstance(value, (str, list)) else self._wrapped(value)
-        result.update(loaded)  # names that to_parameter_dict shortened
-        return result
+                with _naming(name):
+                    result[name] = self._finished(made[place][0], BY_NAME[kind], name)
+            elif name not in result:  # a map tensor has three entries
+                result[name] = self._shown(name, loaded[name])
+        return without_cache_marks(result)
+
+    def _shown(self, name: str, value: Any) -> Any:
+        """A loaded value in host memory as it is returned.
+
+        Raises:
+            RuntimeError: The framework does not take it; the message names the parameter.
+        """
+        if isinstance(value, (str, list)):
+            return value
+        with _naming(name):
+            return self._wrapped(value)
 
     def _allocate(self, entry: Entry) -> tuple[Any, _core.DeviceArray]:
         """A tensor to be filled, as the framework has it, and its memory."""
@@ -161,12 +209,13 @@ class Destinations:
         assert self._device is not None
         if self._framework == "cupy":
             ordinal = int(self._device.partition(":")[2] or 0)
-            with self._module.cuda.Device(ordinal):
+            with self._module.cuda.Device(ordinal), _naming(name):
                 tensor = self._module.empty(dims, dtype.numpy)
         elif self._framework == "torch":
             backend, _, ordinal_text = self._device.partition(":")
             where = f"{_TORCH_DEVICES[backend]}:{ordinal_text or 0}"
-            tensor = self._module.empty(dims, dtype=self._torch_type(dtype), device=where)
+            with _naming(name):
+                tensor = self._module.empty(dims, dtype=self._torch_type(dtype), device=where)
         else:
             memory = _core.DeviceArray.allocate(self._device, nbytes)
             # Nothing else knows of it yet: to fill it, and to hand it to JAX, nothing on the device
@@ -204,15 +253,67 @@ class Destinations:
             return self._module.asarray(array)
         if self._framework == "jax":
             return self._module.numpy.asarray(array)
-        usable = np.require(array, None, ["C", "A", "W"])
-        tensor = self._module.Tensor.from_numpy(usable)
         if self._moves_to_ascend and array.nbytes:
-            tensor = tensor.move_to("Ascend")
-        return self._module.Parameter(tensor, name=parameter.name)
+            source = mindspore_tensor(array, parameter.dtype).move_to("Ascend")
+        else:
+            source = _mindspore_source(array, parameter.dtype)
+        return self._module.Parameter(source, name=parameter.name)
 
     def _torch_type(self, dtype: DType) -> Any:
-        name = _TORCH_NAMES.get(dtype.name, dtype.name.lower())
-        found = getattr(self._module, name, None)
-        if found is None:
-            raise RuntimeError(f"torch has no elements of type {dtype}")
-        return found
+        """The torch.dtype of as many bytes that holds the elements; None where there is none."""
+        return getattr(self._module, _TORCH_NAMES.get(dtype.name, dtype.name.lower()), None)
+
+
+@contextlib.contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """What a framework raises, which knows no names, as a RuntimeError that has the parameter's."""
+    try:
+        yield
+    except (MemoryError, SettingError):
+        raise
+    except Exception as error:
+        raise RuntimeError(f"parameter {name!r}: {error}") from error
+
+
+def mindspore_tensor(array: Array, dtype: DType) -> Any:
+    """A MindSpore tensor of the same type, over the array's own memory where it can use that.
+
+    Args and errors as `_mindspore_source`.
+    """
+    mindspore = sys.modules["mindspore"]
+    source = _mindspore_source(array, dtype)
+    return source if isinstance(source, mindspore.Tensor) else mindspore.Parameter(source).data
+
+
+def _mindspore_source(array: Array, dtype: DType) -> Any:
+    """What a MindSpore Parameter of the same type is made from; a tensor but in name.
+
+    Args:
+        array: In host memory, of `dtype.numpy`.
+        dtype: The checkpoint type, which for HiFloat8 and Int4 NumPy's does not tell.
+
+    Raises:
+        RuntimeError: This MindSpore has no such type.
+        TypeError, ValueError: It does not take the array, such as bfloat16 with some NumPys.
+    """
+    mindspore = sys.modules["mindspore"]
+    usable = np.require(array, array.dtype.newbyteorder("="), ["C", "A", "W"])
+    if dtype not in _NOT_FROM_NUMPY:
+        return mindspore.Tensor.from_numpy(usable)
+    found = getattr(mindspore, _NOT_FROM_NUMPY[dtype], None)
+    if found is None:
+        raise RuntimeError(f"this MindSpore has no elements of type {dtype}")
+    if dtype is qint4x2:
+        return mindspore.Tensor(usable, found)
+    # The way of MindSpore's own loader for what it can't take from NumPy. What this makes is of a
+    # base class of Tensor, from which a Parameter is made, and nothing else.
+    return mindspore.Tensor.convert_bytes_to_tensor(usable.tobytes(), usable.shape, found)
+
+
+# What MindSpore takes for another type, or not at all, when it is given NumPy's array.
+_NOT_FROM_NUMPY = {
+    qint4x2: "qint4x2",
+    hifloat8: "hifloat8",
+    float8_e4m3fn: "float8_e4m3fn",
+    float8_e5m2: "float8_e5m2",
+}

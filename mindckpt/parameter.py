@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import operator
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from mindckpt.arrays import Array, payload_of, type_name
 from mindckpt.device_arrays import DeviceData
@@ -18,8 +21,14 @@ _GENERATED_NAME_PREFIX = "Parameter#"
 _next_number = itertools.count()
 
 
-class Tensor:
+class Tensor(NDArrayOperatorsMixin):
     """An array with a checkpoint type, over the memory of what it was made from.
+
+    It answers as a tensor does: operators, NumPy's functions, `bool()`, `int()`, `float()`,
+    `len()`, indexing and iteration work on its elements. What picks or copies elements (`[]`, `.T`,
+    `.copy()`, `.astype()`) returns a Tensor; what computes returns NumPy arrays. Elements on a
+    device are copied to the host for that. Elements of HiFloat8, which NumPy does not know, can be
+    picked and copied only. `==` compares elements; the hash is the object's identity.
 
     Args:
         data: A NumPy array, another Tensor, or any tensor that `save_checkpoint` takes, on a device
@@ -41,6 +50,9 @@ class Tensor:
         ((2, 3), Float32, 24)
         >>> ms.Tensor([1, 2], dtype=ms.bfloat16)
         Tensor(shape=(2,), dtype=BFloat16)
+        >>> step = ms.Tensor(3)
+        >>> bool(step == 3), int(step), float(step + 1)
+        (True, 3, 4.0)
     """
 
     __slots__ = ("__weakref__", "_array", "_dtype")
@@ -88,6 +100,46 @@ class Tensor:
         """
         array = self._array
         return array.to_host() if isinstance(array, DeviceData) else array
+
+    def numpy(self) -> Array:
+        """The same as `asnumpy`, under torch's name."""
+        return self.asnumpy()
+
+    def item(self) -> Any:
+        """The one element as a Python number.
+
+        Raises:
+            ValueError: There are more elements than one, or none.
+            TypeError: It is of HiFloat8.
+        """
+        array = self._numbers()
+        if array.size != 1:
+            raise ValueError(f"a tensor of {array.size} elements is no single number")
+        value = array.item()
+        # ml_dtypes' elements are scalars of its own.
+        return float(value) if isinstance(value, np.generic) else value
+
+    @property
+    def T(self) -> Tensor:  # noqa: N802  # NumPy's name
+        """The tensor with its dimensions in reverse, over the same memory."""
+        return _tensor_over(self.asnumpy().T, self._dtype)
+
+    def copy(self) -> Tensor:
+        """A Tensor over a copy of the elements in host memory."""
+        array = self.asnumpy()
+        on_device = isinstance(self._array, DeviceData)
+        return _tensor_over(array if on_device else array.copy(), self._dtype)
+
+    def astype(self, dtype: DType | npt.DTypeLike) -> Tensor:
+        """A Tensor of a copy of the elements, converted as NumPy's `astype` does.
+
+        Raises:
+            TypeError: There is no such type, or NumPy can't convert to or from it (HiFloat8).
+        """
+        wanted = dtype if isinstance(dtype, DType) else from_numpy(dtype)
+        if wanted is self._dtype:
+            return self.copy()
+        return _tensor_over(np.array(converted(self.asnumpy(), self._dtype, wanted)), wanted)
 
     @property
     def device(self) -> str:
@@ -140,8 +192,73 @@ class Tensor:
             return self._array.interface()
         raise AttributeError("a tensor in host memory")
 
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
+        given = options.get("out", ())
+        if given:
+            options["out"] = tuple(_writable_numbers(target) for target in given)
+        result = getattr(ufunc, method)(*map(_numbers_of, inputs), **options)
+        if not given:
+            return result
+        return given[0] if len(given) == 1 else given
+
+    # Not by the ufuncs, which refuse to compare with a str, say: unequal is the answer.
+    def __eq__(self, other: object) -> Any:
+        return operator.eq(self._numbers(), _numbers_of(other))
+
+    def __ne__(self, other: object) -> Any:
+        return operator.ne(self._numbers(), _numbers_of(other))
+
+    __hash__ = object.__hash__
+
+    def __bool__(self) -> bool:
+        if self.size != 1:
+            raise ValueError(
+                f"the truth value of a tensor of {self.size} elements is ambiguous: use any() or "
+                "all() of NumPy"
+            )
+        return bool(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __complex__(self) -> complex:
+        return complex(self.item())
+
+    def __index__(self) -> int:
+        return operator.index(self.item())
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("a tensor of no dimensions has no len()")
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return _tensor_over(np.asarray(self.asnumpy()[_index_of(index)]), self._dtype)
+
+    def __setitem__(self, index: Any, value: object) -> None:
+        _writable_numbers(self)[_index_of(index)] = _numbers_of(value)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
+    def __contains__(self, value: object) -> bool:
+        return bool(np.any(self == value))
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}(shape={self.shape}, dtype={self.dtype})"
+
+    def _numbers(self) -> Array:
+        """The elements as numbers that NumPy can compute with.
+
+        Raises:
+            TypeError: They are codes of HiFloat8.
+        """
+        if self._dtype is hifloat8:
+            raise TypeError("NumPy can't compute with HiFloat8: asnumpy() gives its codes")
+        return self.asnumpy()
 
 
 class Parameter(Tensor):
@@ -214,6 +331,35 @@ class Parameter(Tensor):
             f"Parameter (name={self.name}, shape={self.shape}, dtype={self.dtype}, "
             f"requires_grad={self.requires_grad})"
         )
+
+
+def _tensor_over(array: Array, dtype: DType) -> Tensor:
+    """A Tensor over an array that is known to be of `dtype`."""
+    tensor = Tensor.__new__(Tensor)
+    tensor._array = array
+    tensor._dtype = dtype
+    return tensor
+
+
+def _numbers_of(value: Any) -> Any:
+    """An operand for NumPy: of a Tensor its numbers, of anything else itself."""
+    return value._numbers() if isinstance(value, Tensor) else value
+
+
+def _index_of(index: Any) -> Any:
+    """An index for NumPy, with numbers in the place of Tensors."""
+    return tuple(map(_numbers_of, index)) if isinstance(index, tuple) else _numbers_of(index)
+
+
+def _writable_numbers(target: Any) -> Any:
+    """The memory that an operator may write to.
+
+    Raises:
+        TypeError: It is a device's.
+    """
+    if isinstance(target, Tensor) and isinstance(target._array, DeviceData):
+        raise TypeError(f"a tensor on {target.device} can't be written to by NumPy")
+    return _numbers_of(target)
 
 
 def loaded_parameter(array: Array | DeviceData, dtype: DType, name: str) -> Parameter:

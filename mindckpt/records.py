@@ -6,6 +6,7 @@ common types first, and do nothing for each record that can be done once.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,8 @@ from mindckpt.selection import NameFilter
 
 if TYPE_CHECKING:
     from mindckpt._core import Entry, Record
+
+_logger = logging.getLogger("mindckpt")
 
 ParameterDict = dict[str, Parameter | str | list[npt.NDArray[Any]]]
 
@@ -77,39 +80,88 @@ def check_append_dict(append_dict: object) -> None:
 
 
 def records_of(
-    save_obj: Any, choice: NameFilter | None, append_dict: dict[str, object] | None
+    save_obj: Any,
+    choice: NameFilter | None,
+    append_dict: dict[str, object] | None,
+    integrated_save: bool = False,
 ) -> list[Record]:
     """The records to write, in order; of a name that comes twice, the last value in first place.
+
+    Warns when none of `save_obj` is among them, though `choice` was asked for some or there is no
+    `append_dict`: an empty file may be about to replace a good one.
 
     Args:
         save_obj: What `check_save_obj` lets through.
         choice: Asked for each name of `save_obj` in order; what it has no true answer for is left
             out.
         append_dict: What `check_append_dict` lets through.
+        integrated_save: Whether parameters of a MindSpore Cell that are spread over ranks are to be
+            merged, which is refused.
 
     Raises:
         TypeError: A value that can't be saved, a key that is not a str, a list of mixed elements.
-        ValueError: A name that is not valid Unicode, or an int out of range.
+        ValueError: A name that is not valid Unicode, an int out of range, or a parameter that is
+            spread over ranks.
     """
     records: dict[str, Record] = {}
+    spread = _spread_names(save_obj) if integrated_save else frozenset()
+    asked = 0
     # Types of device arrays that were met: the engine reads the next ones itself, a great deal
     # faster.
     device_types: set[type] = set()
     for name, value in _named_values(save_obj):
         if type(name) is not str or not name.isascii():
             name = _checked_name(name, "save_obj")
-        if choice is not None and not choice(name):
-            continue
+        if choice is not None:
+            asked += 1
+            if not choice(name):
+                continue
+        if name in spread:
+            raise ValueError(
+                f"integrated_save: parameter {name!r} is spread over several ranks, and the slices "
+                "can't be merged here yet: save those of each rank with integrated_save=False"
+            )
         if type(value) in device_types:
             records[name] = (name, None, None, value)
             continue
         records[name] = record = _record(name, value, "save_obj")
         if type(record[3]) is _core.DeviceArray and is_device_array_type(type(value)):
             device_types.add(type(value))
+    if not records and (asked or not append_dict):
+        _logger.warning(
+            "save_checkpoint: nothing is selected of save_obj%s: the file will hold no parameters",
+            f", by any of {asked} calls of choice_func" if asked else "",
+        )
     for name, value in (append_dict or {}).items():
         name = _checked_name(name, "append_dict")
         records[name] = _appended_record(name, value)
     return list(records.values())
+
+
+def _spread_names(save_obj: Any) -> frozenset[str]:
+    """Which parameters of a MindSpore Cell this process has only a part of, by its layouts."""
+    layouts = getattr(save_obj, "parameter_layout_dict", None)
+    if not isinstance(layouts, dict):
+        return frozenset()
+    return frozenset(name for name, layout in layouts.items() if _is_spread(layout))
+
+
+def _is_spread(layout: Sequence[Any]) -> bool:
+    """Whether ranks have different parts of a parameter.
+
+    Of a layout's fields the first is the matrix of devices, the second the axes of it that each
+    dimension is cut along (counted from the last axis; -1: not cut), the sixth the group of ranks
+    among which an optimizer shards it ('': none).
+    """
+    devices, tensor_map = layout[0], layout[1]
+    is_sharded = len(layout) > 5 and bool(layout[5])
+    axes = [axis for entry in tensor_map for axis in _axes(entry)]
+    return is_sharded or any(axis != -1 and devices[len(devices) - 1 - axis] > 1 for axis in axes)
+
+
+def _axes(entry: Any) -> Sequence[int]:
+    """What one dimension is cut along: an axis, or several."""
+    return entry if isinstance(entry, (list, tuple)) else (entry,)
 
 
 def _named_values(save_obj: Any) -> Iterable[tuple[str, object]]:
@@ -262,14 +314,21 @@ def to_parameter_dict(
 ) -> ParameterDict:
     """What load_checkpoint returns, of entries of the file at `path` and their payloads.
 
-    A str entry becomes a str, a map tensor a list of its key, value and status arrays. The name of
-    a parameter in an embedding cache loses its mark and goes to the end, as in MindSpore.
+    Raises:
+        CheckpointError: As `values_of`.
+    """
+    return without_cache_marks(values_of(entries, arrays, path))
+
+
+def values_of(entries: Sequence[Entry], arrays: Sequence[Array], path: str) -> ParameterDict:
+    """The values of entries of the file at `path`, by the names that the file has.
+
+    A str entry becomes a str, a map tensor a list of its key, value and status arrays.
 
     Raises:
-        CheckpointError: A str entry is not UTF-32.
+        CheckpointError: A str entry is not UTF-32, or a map tensor has the name of a tensor.
     """
     found: ParameterDict = {}
-    marked: list[str] = []
     for (name, kind, _, _, role), array in zip(entries, arrays, strict=True):
         if role != "tensor":
             parts = found.setdefault(name, [])
@@ -280,9 +339,15 @@ def to_parameter_dict(
             found[name] = _string(name, array, path)
         else:
             found[name] = loaded_parameter(array, BY_NAME[kind], name)
-        if _CACHE_KEY_MARK in name:
-            marked.append(name)
-    for name in dict.fromkeys(marked):
+    return found
+
+
+def without_cache_marks(found: dict[str, Any]) -> dict[str, Any]:
+    """The same dict, changed: the names of parameters in an embedding cache lose their mark.
+
+    Their entries go to the end, as in MindSpore.
+    """
+    for name in [name for name in found if _CACHE_KEY_MARK in name]:
         found[name[: name.index(_CACHE_KEY_MARK)]] = found.pop(name)
     return found
 

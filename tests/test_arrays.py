@@ -4,6 +4,7 @@ import array
 import json
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -254,6 +255,22 @@ def test_ml_dtypes_int4_saves_as_int4(tmp_path: Path) -> None:
 # ---- other frameworks
 
 
+def test_a_memory_map_of_a_file_that_was_cut_is_a_type_error_that_says_what_is_left(
+    tmp_path: Path,
+) -> None:
+    """Reading on would end the process with SIGBUS."""
+    (tmp_path / "data").write_bytes(bytes(range(256)) * 64)
+    mapped = np.memmap(tmp_path / "data", np.uint8, "r", offset=5000, shape=(8192,))
+    assert_saves_as(tmp_path, mapped, np.asarray(mapped).copy())
+    os.truncate(tmp_path / "data", 8192)
+    for view in (mapped, mapped[::-2], mapped[4000:].reshape(2, -1)):
+        with pytest.raises(TypeError, match=r"'w'.*the file behind it has 8192 of 1\d{4} bytes"):
+            save_checkpoint({"w": view}, tmp_path / "b.ckpt")
+    kept = mapped[:3000:7]
+    assert_saves_as(tmp_path, kept, np.asarray(kept).copy())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.ckpt", "data"]
+
+
 @pytest.fixture(scope="module")
 def torch() -> Any:
     return pytest.importorskip("torch", reason="torch is not installed")
@@ -338,6 +355,94 @@ def test_a_torch_tensor_without_memory_here_is_a_type_error_that_names_it(
     with pytest.raises(TypeError, match=r"fc\.weight"):
         save_checkpoint({"fc.weight": halves}, str(tmp_path / "a.ckpt"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_torch_storage_that_was_freed_or_cut_is_a_type_error_that_says_how_much_is_left(
+    tmp_path: Path, torch: Any
+) -> None:
+    """What a view claims beyond it is somebody else's memory, or nobody's."""
+    freed, cut = torch.arange(1000.0), torch.arange(1000.0)
+    view = cut[500:]
+    freed.untyped_storage().resize_(0)
+    cut.untyped_storage().resize_(2400)
+    backwards = cut.as_strided((3, 2), (100, 250), 100)
+    for tensor, left in ((freed, "0 of 4000"), (view, "2400 of 4000"), (backwards, "2400 of 2204")):
+        if left == "2400 of 2204":  # all of it is there
+            assert_saves_as(tmp_path, tensor, tensor.numpy())
+            continue
+        with pytest.raises(TypeError, match=rf"'w'.*{left} bytes"):
+            save_checkpoint({"w": tensor}, tmp_path / "b.ckpt")
+        with pytest.raises(TypeError, match=rf"{left} bytes"):
+            Parameter(tensor, name="w")
+    assert_saves_as(tmp_path, freed[:0], np.zeros(0, np.float32))
+    assert [path.name for path in tmp_path.iterdir()] == ["a.ckpt"]
+
+
+def test_torch_does_not_free_a_storage_that_a_parameter_shows(torch: Any) -> None:
+    """Why nothing looks at it again when the Parameter is saved: torch knows of NumPy's view."""
+    tensor = torch.arange(10)
+    parameter = Parameter(tensor, name="w")
+    with pytest.raises(RuntimeError, match="not resizable"):
+        tensor.untyped_storage().resize_(0)
+    assert parameter.asnumpy().tolist() == list(range(10))
+
+
+def test_torch_wrappers_of_other_tensors_are_a_type_error_that_says_what_to_save(
+    tmp_path: Path, torch: Any
+) -> None:
+    """A DTensor, a wrapper of anybody's, and tensors of no memory."""
+
+    class Wrapper(torch.Tensor):  # type: ignore[misc]
+        @staticmethod
+        def __new__(cls, inner: Any) -> Any:
+            return torch.Tensor._make_wrapper_subclass(cls, inner.shape, dtype=inner.dtype)
+
+        @classmethod
+        def __torch_dispatch__(cls, func: Any, *_: Any) -> Any:
+            raise NotImplementedError(func)
+
+    class Flattening(Wrapper):
+        def __tensor_flatten__(self) -> Any:
+            raise AssertionError("its inner tensors are not asked for")
+
+    from torch._subclasses import FakeTensorMode
+
+    with FakeTensorMode():
+        fake = torch.zeros(3)
+    wrappers = [Wrapper(torch.ones(3)), Flattening(torch.ones(3)), fake]
+    wrappers += [dtensor(torch), torch.nn.Parameter(dtensor(torch))]
+    for tensor in wrappers:
+        with pytest.raises(TypeError, match=r"'w'.*to_local.*full_tensor.*dequantize"):
+            save_checkpoint({"w": tensor}, tmp_path / "a.ckpt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it is a prototype
+        nested = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
+    with pytest.raises(TypeError, match=r"'w'.*unbind"):
+        save_checkpoint({"w": nested}, tmp_path / "a.ckpt")
+    assert list(tmp_path.iterdir()) == []
+    assert_saves_as(tmp_path, dtensor(torch).to_local(), np.ones((4, 3), np.float32))
+    assert_saves_as(tmp_path, dtensor(torch).full_tensor(), np.ones((4, 3), np.float32))
+
+
+def dtensor(torch: Any) -> Any:
+    """Of a mesh of this process alone."""
+    from torch import distributed
+    from torch.distributed.tensor import Shard, distribute_tensor, init_device_mesh
+
+    if not distributed.is_initialized():
+        distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    return distribute_tensor(torch.ones(4, 3), init_device_mesh("cpu", (1,)), [Shard(0)])
+
+
+def test_a_users_subclass_of_torchs_tensor_is_saved_where_it_is(tmp_path: Path, torch: Any) -> None:
+    """Its class says that it has a CUDA array interface, wherever it is."""
+
+    class Image(torch.Tensor):  # type: ignore[misc]
+        pass
+
+    image = torch.arange(6.0).reshape(2, 3).as_subclass(Image)
+    assert type(image) is Image
+    assert_saves_as(tmp_path, image, np.arange(6, dtype=np.float32).reshape(2, 3))
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,8 @@ def test_the_corpus_is_whole_and_unchanged() -> None:
 
 @pytest.mark.parametrize("file", LOADED_BY_MINDSPORE)
 def test_a_golden_file_loads_to_what_mindspore_loads(file: str) -> None:
-    loaded = load_checkpoint(golden.FOLDER / file, **golden.key_and_mode(file))
+    """Which verifies no checksum unless it is asked to."""
+    loaded = load_checkpoint(golden.FOLDER / file, crc_check=False, **golden.key_and_mode(file))
     assert described(loaded) == golden.ENTRIES[file]["ms_load"]["dict"]
 
 
@@ -167,6 +168,17 @@ def test_crc_check_decides_as_mindspore_does(file: str) -> None:
         # Where the file loads unchecked, nothing but its checksum is wrong.
         with pytest.raises(ChecksumError if loads else CheckpointError):
             load_checkpoint(golden.FOLDER / file, crc_check=True, **golden.key_and_mode(file))
+
+
+@pytest.mark.parametrize("file", CHECKED_BY_MINDSPORE)
+def test_a_whole_load_decides_as_mindspores_crc_check_where_there_is_a_checksum(file: str) -> None:
+    loads = "dict" in golden.ENTRIES[file]["ms_load"]
+    if "dict" in golden.ENTRIES[file]["ms_load_crc_check"]:
+        loaded = load_checkpoint(golden.FOLDER / file, **golden.key_and_mode(file))
+        assert described(loaded) == golden.ENTRIES[file]["ms_load"]["dict"]
+    else:
+        with pytest.raises(ChecksumError if loads else CheckpointError):
+            load_checkpoint(golden.FOLDER / file, **golden.key_and_mode(file))
 
 
 @pytest.mark.parametrize("file", DELIBERATE_DIFFERENCES)

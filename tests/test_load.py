@@ -34,6 +34,7 @@ from mindckpt import (
     nn,
     save_checkpoint,
 )
+from stand_in import stand_in
 from support import MODES, TYPE_NAMES, Array, assert_holds
 
 KEY = bytes(16)
@@ -183,6 +184,54 @@ def test_crc_check_reads_all_whatever_is_selected(tmp_path: Path) -> None:
     assert list(load_checkpoint(str(path), specify_prefix="a")) == ["a"]
     with pytest.raises(ChecksumError):
         load_checkpoint(str(path), specify_prefix="a", crc_check=True)
+
+
+def damaged_in_b(folder: Path, **options: Any) -> str:
+    """A file of two parameters with a checksum, and a bit of the second one flipped."""
+    save_checkpoint(
+        {"a": np.zeros(1000, np.uint8), "b": np.zeros(1000, np.uint8)},
+        folder / "a.ckpt",
+        crc_check=True,
+        **options,
+    )
+    data = bytearray((folder / "a.ckpt").read_bytes())
+    data[-500] ^= 1
+    (folder / "b.ckpt").write_bytes(data)
+    return str(folder / "b.ckpt")
+
+
+@pytest.mark.parametrize("options", [{}, {"device": "sim:0"}, {"framework": "numpy"}], ids=str)
+def test_a_whole_load_verifies_the_checksum_that_is_there(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    """Without being asked to, and wherever it loads to; whoever says False is not stopped."""
+    if "device" in options:
+        stand_in("sim")
+    path = damaged_in_b(tmp_path)
+    with pytest.raises(ChecksumError, match=r"b\.ckpt"):
+        load_checkpoint(path, **options)
+    with pytest.raises(ChecksumError):
+        load_checkpoint(path, choice_func=lambda _: True, **options)
+    assert list(load_checkpoint(path, crc_check=False, **options)) == ["a", "b"]
+    assert list(load_checkpoint(str(tmp_path / "a.ckpt"), **options)) == ["a", "b"]
+
+
+def test_a_checksum_inside_an_encrypted_file_is_verified_by_a_whole_load(tmp_path: Path) -> None:
+    """In CBC, a flipped bit decrypts: of the next 16 bytes just that one is another."""
+    path = damaged_in_b(tmp_path, enc_key=bytes(16), enc_mode="AES-CBC")
+    key: dict[str, Any] = {"dec_key": bytes(16), "dec_mode": "AES-CBC"}
+    assert load_checkpoint(path, crc_check=False, **key)["b"].asnumpy().any()  # type: ignore[union-attr]
+    with pytest.raises(ChecksumError):
+        load_checkpoint(path, **key)
+
+
+def test_a_part_and_a_mapping_are_not_read_whole_for_a_checksum(tmp_path: Path) -> None:
+    path = damaged_in_b(tmp_path)
+    assert list(load_checkpoint(path, specify_prefix="a")) == ["a"]
+    assert list(load_checkpoint(path, mmap=True)) == ["a", "b"]
+    for options in ({"specify_prefix": "a"}, {"mmap": True}):
+        with pytest.raises(ChecksumError):
+            load_checkpoint(path, crc_check=True, **options)
 
 
 # ---- what is in a file

@@ -1,14 +1,16 @@
 """Tensor and Parameter. Oracles: NumPy, and the text that MindSpore documents for repr."""
 
 import copy
+import operator
 import pickle
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
 
-from mindckpt import Parameter, Tensor, dtypes, load_checkpoint, save_checkpoint
+from mindckpt import Parameter, Tensor, dtypes, load_checkpoint, nn, save_checkpoint
 from support import TYPE_NAMES, Array
 
 VALUE = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -198,3 +200,178 @@ def test_a_copied_or_pickled_parameter_is_equal_and_apart() -> None:
             assert repr(twin) == repr(parameter)
             assert twin.asnumpy().tolist() == parameter.asnumpy().tolist()
             assert not np.shares_memory(twin.asnumpy(), parameter.asnumpy())
+
+
+# ---- a tensor answers as NumPy's does
+
+
+@pytest.mark.parametrize("value", [0, 3, -2.5, False, True])
+def test_a_loaded_number_answers_as_the_number_that_was_saved(tmp_path: Path, value: Any) -> None:
+    """A script that resumes asks `if d["done"]` and `d["epoch"] == 3`."""
+    save_checkpoint([], tmp_path / "a.ckpt", append_dict={"n": value})
+    loaded: Any = load_checkpoint(tmp_path / "a.ckpt")["n"]
+    assert bool(loaded) is bool(value)
+    assert bool(loaded == value) is True
+    assert bool(loaded != value) is False
+    assert bool(loaded == value + 1) is False
+    assert bool(loaded < value + 1) is True
+    assert int(loaded) == int(value)
+    assert float(loaded) == float(value)
+    assert complex(loaded) == complex(value)
+    assert loaded.item() == value
+    assert type(loaded.item()) is type(value)
+    assert loaded + 1 == value + 1
+    assert 1 - loaded == 1 - value
+
+
+@pytest.mark.parametrize("dtype", TYPE_NAMES, ids=str)
+def test_item_is_a_number_of_python_in_every_type(dtype: np.dtype[Any]) -> None:
+    expected = {"b": bool, "i": int, "u": int, "c": complex}.get(dtype.kind, float)
+    item = Tensor(np.ones(1, dtype)).item()
+    assert type(item) is expected
+    assert item == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_tensor_of_more_or_no_elements_is_no_truth_value_and_no_number(kind: Any) -> None:
+    for tensor in (kind(VALUE), kind(np.zeros((0, 2), np.int64))):
+        for convert in (bool, int, float, complex, Tensor.item, operator.index):
+            with pytest.raises(ValueError, match=f"of {tensor.size} elements"):
+                convert(tensor)
+
+
+def test_a_whole_number_is_an_index_and_another_is_not() -> None:
+    assert [10, 20, 30][Tensor(np.array([2], np.uint8))] == 30
+    assert list(range(Tensor(2))) == [0, 1]
+    with pytest.raises(TypeError, match="float"):
+        operator.index(Tensor(2.0))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "operate",
+    [
+        lambda a: a == 2,
+        lambda a: a != 2,
+        lambda a: 2 == a,  # noqa: SIM300  # the other way round is what this is about
+        lambda a: a < 3,
+        lambda a: a >= a,
+        lambda a: a + 1,
+        lambda a: 1 - a,
+        lambda a: a * np.float64(2),
+        lambda a: np.arange(3) + a,
+        lambda a: a / (a + 1),
+        lambda a: 2**a,
+        lambda a: a // 2,
+        lambda a: divmod(a, 2),
+        lambda a: -a,
+        lambda a: abs(a),
+        lambda a: a @ np.ones(3),
+        lambda a: np.exp(a),
+        lambda a: np.add.reduce(a),
+        lambda a: np.sum(a, axis=1),
+        lambda a: np.concatenate([a, a]),
+        lambda a: a == "text",
+        lambda a: a == None,  # noqa: E711  # elements are compared, as NumPy does
+    ],
+)
+def test_operators_give_what_numpy_gives(kind: Any, operate: Any) -> None:
+    """Values and types. Oracle: NumPy, on the array itself."""
+    expected, result = operate(VALUE), operate(kind(VALUE))
+    assert type(result) is type(expected)
+    for got, wanted in zip(np.atleast_1d(result), np.atleast_1d(expected), strict=True):
+        assert got.dtype == wanted.dtype
+        assert np.array_equal(got, wanted)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_operators_in_place_change_the_memory_and_keep_the_object(kind: Any) -> None:
+    value = VALUE.copy()
+    tensor = same = kind(value)
+    tensor += 1
+    assert tensor is same
+    assert np.array_equal(value, VALUE + 1)
+    tensor[0] = 7
+    tensor[1, Tensor([0, 2])] = Tensor(9.0)
+    assert value.tolist() == [[7, 7, 7], [9, 5, 9]]
+    assert np.multiply(tensor, 2, out=tensor) is tensor
+    assert value.tolist() == [[14, 14, 14], [18, 10, 18]]
+    cell = nn.Cell()
+    cell.w = Parameter(value)
+    cell.w -= 10
+    assert value.tolist() == [[4, 4, 4], [8, 0, 8]]
+    assert cell.w.name == "w"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [dtypes.bfloat16, dtypes.qint4x2, dtypes.hifloat8], ids=str)
+def test_what_is_picked_or_copied_keeps_its_type(kind: Any, dtype: dtypes.DType) -> None:
+    """So that it is saved as what it is; HiFloat8 and Int4 are other types to NumPy."""
+    codes = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    tensor = Tensor(codes if dtype is dtypes.hifloat8 else codes.astype(np.int8), dtype)
+    if kind is Parameter:
+        tensor = Parameter(tensor, name="w")
+    array = tensor.asnumpy()
+    assert np.shares_memory(tensor.numpy(), array)
+    for picked, expected in [
+        (tensor[1], array[1]),
+        (tensor[:, ::2], array[:, ::2]),
+        (tensor[0, 1], array[0, 1]),
+        (tensor[..., Tensor([0, 2])], array[..., [0, 2]]),
+        (tensor.T, array.T),
+        (tensor.copy(), array),
+        (tensor.astype(dtype), array),
+        *zip(tensor, array, strict=True),
+    ]:
+        assert type(picked) is Tensor
+        assert picked.dtype is dtype
+        assert np.array_equal(picked.asnumpy(), expected)
+    assert np.shares_memory(tensor[1].asnumpy(), array)
+    assert np.shares_memory(tensor.T.asnumpy(), array)
+    assert not np.shares_memory(tensor.copy().asnumpy(), array)
+    assert not np.shares_memory(tensor.astype(dtype).asnumpy(), array)
+
+
+def test_astype_converts_a_copy() -> None:
+    value = np.array([1.5, -2], np.float32)
+    for wanted in (dtypes.int8, np.int8, "int8"):
+        converted = Tensor(value).astype(wanted)
+        assert (converted.dtype, converted.asnumpy().tolist()) == (dtypes.int8, [1, -2])
+    same_in_memory = np.ones(2, np.int8)
+    assert not np.shares_memory(Tensor(same_in_memory).astype(dtypes.qint4x2), same_in_memory)
+
+
+def test_len_and_membership_are_those_of_the_array() -> None:
+    tensor = Tensor(VALUE)
+    assert (len(tensor), 3.0 in tensor, 7.0 in tensor) == (2, True, False)
+    with pytest.raises(TypeError, match="len"):
+        len(Tensor(1))
+    with pytest.raises(TypeError, match="len"):
+        list(Tensor(1))
+
+
+def test_a_hash_is_the_identity_so_that_parameters_can_be_keys() -> None:
+    one, other = Parameter(VALUE, name="w"), Parameter(VALUE, name="w")
+    assert len({one, one, other}) == 2
+    assert {one: 1}[one] == 1
+
+
+def test_hifloat8_does_not_compute_with_its_codes() -> None:
+    """The code of 1.0 is 8: whatever NumPy made of it would be wrong."""
+    tensor = Tensor(np.array([8], np.uint8), dtypes.hifloat8)
+    for operate in (
+        bool,
+        int,
+        float,
+        Tensor.item,
+        lambda t: t + 1,
+        lambda t: t == 8,
+        lambda t: t != 8,
+        lambda t: 8 in t,
+        lambda t: np.add(1, t),
+        lambda t: t.astype(np.float32),
+        lambda t: t.__setitem__(0, 1),
+        lambda t: np.add(1, 1, out=t),
+    ):
+        with pytest.raises(TypeError, match="HiFloat8"):
+            operate(tensor)

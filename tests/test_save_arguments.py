@@ -19,6 +19,8 @@ from support import AVAILABLE_MODES, MODES, assert_silent_about, everything_said
 
 GOOD = {"w": np.array([0, 1], np.float32)}
 
+VALUE = np.array([[1, 2, 3], [4, 5, 6]], np.float32)
+
 
 class Refusals:
     """Calls save_checkpoint where it must refuse, over an old file and beside it."""
@@ -232,6 +234,49 @@ def test_integrated_save_changes_nothing_without_a_parallel_context(
     assert (tmp_path / "a.ckpt").read_bytes() == (tmp_path / "b.ckpt").read_bytes()
 
 
+class SpreadNet(nn.Cell):
+    """As a MindSpore Cell that was compiled for ranks: some of its parameters are slices."""
+
+    def __init__(self, layouts: dict[str, Any]) -> None:
+        super().__init__()
+        self.whole = Parameter(VALUE)
+        self.part = Parameter(VALUE)
+        self.parameter_layout_dict = layouts
+
+
+# Device matrix, tensor map, slice's shape, field size, uniform split, optimizer group, full shape,
+# slice's shape after reshaping: as MindSpore 2.10 has them.
+UNCUT: list[Any] = [[2, 4], [-1, -1], [2, 3], 0, True, "", [2, 3], [2, 3]]
+CUT = {
+    "along one axis": [[2, 4], [1, -1], [1, 3], 0, True, "", [2, 3], [1, 3]],
+    "along two axes": [[2, 4], [-1, [1, 0]], [2, 1], 0, True, "", [2, 8], [2, 1]],
+    "by the optimizer": [[8], [-1, -1], [1, 3], 0, True, "group-0", [8, 3], [1, 3]],
+    "in a short layout": [[8], [0, -1], [1, 3]],
+}
+
+
+@pytest.mark.parametrize("how", CUT)
+def test_a_slice_is_not_saved_as_if_it_were_the_whole(tmp_path: Path, how: str) -> None:
+    """MindSpore merges it, by a gather over all ranks; the whole parameter is not here."""
+    net = SpreadNet({"whole": UNCUT, "part": CUT[how]})
+    for options in ({}, {"integrated_save": True}, {"async_save": True}):
+        with pytest.raises(ValueError, match=r"'part' is spread.*integrated_save=False"):
+            save_checkpoint(net, tmp_path / "a.ckpt", **options)
+    assert list(tmp_path.iterdir()) == []
+    save_checkpoint(net, tmp_path / "slices.ckpt", integrated_save=False)
+    assert list(load_checkpoint(tmp_path / "slices.ckpt")) == ["whole", "part"]
+    save_checkpoint(net, tmp_path / "whole.ckpt", choice_func=lambda name: name == "whole")
+    assert list(load_checkpoint(tmp_path / "whole.ckpt")) == ["whole"]
+
+
+def test_layouts_that_cut_nothing_are_no_hindrance(tmp_path: Path) -> None:
+    """Along axes of one rank, or none; or of other parameters."""
+    alone = [[1, 1], [1, [0, 1]], [2, 3], 0, True, "", [2, 3], [2, 3]]
+    net = SpreadNet({"whole": UNCUT, "part": alone, "gone": CUT["along one axis"]})
+    save_checkpoint(net, tmp_path / "a.ckpt")
+    assert list(load_checkpoint(tmp_path / "a.ckpt")) == ["whole", "part"]
+
+
 @pytest.mark.parametrize("value", [1, 0, None, [], np.bool_(True), b"thread"])
 def test_async_save_is_a_bool_or_a_str(refusals: Refusals, value: object) -> None:
     refusals.expect(TypeError, "async_save", GOOD, async_save=value)
@@ -407,6 +452,42 @@ def test_only_the_truth_of_choice_funcs_answer_counts(
     """Oracle: MindSpore writes an empty file for None."""
     save_checkpoint(GOOD, str(tmp_path / "a.ckpt"), choice_func=lambda name: answer)
     assert bool((tmp_path / "a.ckpt").read_bytes()) == kept
+
+
+@pytest.mark.parametrize(
+    ("save_obj", "options"),
+    [
+        ({"w": VALUE}, {"choice_func": lambda _: False}),
+        ({"w": VALUE}, {"choice_func": lambda _: False, "append_dict": {"epoch": 1}}),
+        ([], {}),
+        ({}, {}),
+        (nn.Cell(), {}),
+        (nn.Cell(), {"append_dict": {}}),
+    ],
+)
+def test_a_save_that_selects_nothing_warns(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, save_obj: Any, options: dict[str, Any]
+) -> None:
+    """It is done all the same, as in MindSpore, and may replace a good file."""
+    save_checkpoint(save_obj, tmp_path / "a.ckpt", **options)
+    assert (tmp_path / "a.ckpt").exists()
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == ("mindckpt", "WARNING")
+    assert "nothing is selected of save_obj" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("save_obj", "options"),
+    [
+        ([], {"append_dict": {"epoch": 1}}),
+        ({"w": VALUE, "v": VALUE}, {"choice_func": lambda name: name == "v"}),
+    ],
+)
+def test_a_save_that_selects_something_does_not_warn(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, save_obj: Any, options: dict[str, Any]
+) -> None:
+    save_checkpoint(save_obj, tmp_path / "a.ckpt", **options)
+    assert caplog.records == []
 
 
 # ---- kwargs
