@@ -4,14 +4,14 @@
 PYTHON ?= python3
 BOOTSTRAP = "$(PYTHON)" tools/bootstrap.py
 IN_VENV = env PATH="$(CURDIR)/.venv/bin:$$PATH" VIRTUAL_ENV="$(CURDIR)/.venv"
-CXX_FILES = $(shell find benchmarks csrc tests/engine tests/plugins -name '*.cc' -o -name '*.h' -o -name '*.c')
+CXX_FILES = $(shell find benchmarks csrc tests/engine tests/headers tests/plugins -name '*.cc' -o -name '*.h' -o -name '*.c')
 
 # GCC's ThreadSanitizer refuses the address layouts of kernels that randomise more than it knows.
 NO_ASLR = $(shell setarch -R true 2>/dev/null && echo setarch -R)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test sanitize emulate lint format interop gpu bench clean distclean
+.PHONY: help demo test sanitize emulate lint format headers interop frameworks gpu bench clean distclean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*  ## /  make \1\t/p' Makefile | expand -t 18
@@ -51,8 +51,15 @@ format:  ## rewrite C++ and Python as `make lint` wants them
 	$(IN_VENV) ruff check --fix-only .
 	$(IN_VENV) ruff format .
 
+headers:  ## our declarations of CUDA's and Ascend's functions against their real headers
+	@$(BOOTSTRAP) --extra test --extra lint
+	$(IN_VENV) python tools/headers.py
+
 interop:  ## files exchanged with the real MindSpore, in .venv-interop
 	@"$(PYTHON)" tools/interop.py
+
+frameworks:  ## what users of torch, JAX and Paddle save and load, in .venv-frameworks
+	@"$(PYTHON)" tools/frameworks.py
 
 gpu:  ## tests and benchmarks on a CUDA GPU, in .venv-gpu; uses no network
 	@"$(PYTHON)" tools/gpu.py
@@ -65,4 +72,4 @@ clean:  ## remove build outputs and caches
 	find . -name .git -prune -o -name '.venv*' -prune -o -name __pycache__ -exec rm -rf {} +
 
 distclean: clean  ## and the virtual environments
-	rm -rf .venv .venv-interop .venv-gpu .venv-bench
+	rm -rf .venv .venv-interop .venv-frameworks .venv-gpu .venv-bench

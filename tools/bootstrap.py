@@ -221,6 +221,40 @@ class Environment:
         self._stamp.write_text(json.dumps({**self._read_stamp(), **changes}, indent=1) + "\n")
 
 
+def environment_with(
+    path: Path, requirements: Sequence[str], pythons: Sequence[tuple[int, int]]
+) -> Environment:
+    """An environment with requirements that not every Python has wheels of.
+
+    Args:
+        path: Where it is to be.
+        requirements: What is installed there. The messages name the first of them.
+        pythons: The versions of Python that can hold them.
+
+    Returns:
+        The one of the first interpreter in which everything could be installed.
+
+    Raises:
+        SetupError: There is none. The message gives the reason for each interpreter.
+    """
+    reasons = []
+    for command in (sys.executable, *(f"python{_dotted(version)}" for version in pythons)):
+        try:
+            interpreter = Interpreter.describe(command)
+            if interpreter.version not in pythons:
+                raise SetupError(f"{command}: no wheel of {requirements[0]} for this Python")
+            system_packages.install(interpreter.missing())
+            environment = Environment(path, interpreter)
+            environment.create()
+            environment.install_requirements(requirements)
+        except SetupError as error:
+            reasons.append(str(error))
+        else:
+            return environment
+    listed = "\n".join(f"  - {reason}" for reason in reasons)
+    raise SetupError(f"no {requirements[0]} here:\n{listed}")
+
+
 def _build_requirements() -> list[str]:
     """build-system.requires of pyproject.toml, and CMake and Ninja where the system's won't do."""
     text = (ROOT / "pyproject.toml").read_text()

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import system_packages
-from bootstrap import ROOT, Environment, Interpreter
+from bootstrap import ROOT, Environment, environment_with
 from system_packages import SetupError
 
 MINDSPORE = ("mindspore==2.10.0", "numpy<2")
-MINDSPORE_PYTHONS = ((3, 10), (3, 11), (3, 12))
+MINDSPORE_PYTHONS = ((3, 11), (3, 12), (3, 10))
 
 
 def mindspore_environment(path: Path, requirements: Sequence[str]) -> Environment:
@@ -25,26 +25,12 @@ def mindspore_environment(path: Path, requirements: Sequence[str]) -> Environmen
 
     Args:
         path: Where it is to be.
-        requirements: What is installed there, MINDSPORE among it.
+        requirements: What is installed there, MINDSPORE first.
 
     Raises:
         SetupError: there is none; the message gives the reason for each interpreter.
     """
-    reasons = []
-    for command in (sys.executable, "python3.11", "python3.12", "python3.10"):
-        try:
-            interpreter = Interpreter.describe(command)
-            if interpreter.version not in MINDSPORE_PYTHONS:
-                raise SetupError(f"{command}: no wheel of {MINDSPORE[0]} for this Python")
-            system_packages.install(interpreter.missing())
-            environment = Environment(path, interpreter)
-            environment.create()
-            environment.install_requirements(requirements)
-        except SetupError as error:
-            reasons.append(str(error))
-        else:
-            return environment
-    raise SetupError("no MindSpore here:\n" + "\n".join(f"  - {reason}" for reason in reasons))
+    return environment_with(path, requirements, MINDSPORE_PYTHONS)
 
 
 def main() -> None:

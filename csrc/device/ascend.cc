@@ -14,6 +14,7 @@
 
 #include "base/dynamic_library.h"
 #include "base/memory.h"
+#include "device/ascend_api.h"
 #include "device/last_error.h"
 #include "device/registry.h"
 
@@ -26,105 +27,47 @@ namespace mindckpt {
 
 namespace {
 
-// ---- From AscendCL's documentation, as far as it is used here.
-
-using aclError = int;
-
-constexpr aclError ACL_SUCCESS = 0;
-constexpr aclError ACL_ERROR_REPEAT_INITIALIZE = 100002;
-constexpr aclError ACL_ERROR_RT_CONTEXT_NULL = 107002;
-constexpr aclError ACL_ERROR_BAD_ALLOC = 200000;
-constexpr aclError ACL_ERROR_RT_MEMORY_ALLOCATION = 207001;
-
-constexpr int ACL_DDR_MEM = 0;
-constexpr int ACL_HBM_MEM = 1;
-constexpr int ACL_MEM_MALLOC_HUGE_FIRST = 0;
-constexpr int ACL_MEMCPY_HOST_TO_DEVICE = 1;
-constexpr int ACL_MEMCPY_DEVICE_TO_HOST = 2;
-constexpr int ACL_MEMCPY_DEVICE_TO_DEVICE = 3;
-constexpr uint32_t ACL_EVENT_SYNC = 1;
-constexpr int ACL_EVENT_RECORDED_STATUS_COMPLETE = 1;
-constexpr int ACL_MEM_LOCATION_TYPE_HOST = 0;
-constexpr int ACL_MEM_LOCATION_TYPE_DEVICE = 1;
-
-struct aclrtPtrAttributes {
-  struct {
-    uint32_t id;
-    int type;
-  } location;
-  uint32_t pageSize;
-  uint32_t rsv[4];
-};
+using namespace ascend;  // NOLINT(google-build-using-namespace): AscendCL's own names
 
 // What the toolkits up to 8.1 need of both addresses of a copy.
 constexpr uint32_t kCopyAlignment = 64;
 
 constexpr std::string_view name_of(aclError code) {
   switch (code) {
-    case 100001:
+    case ACL_ERROR_UNINITIALIZE:
       return "not initialised";
     case ACL_ERROR_RT_CONTEXT_NULL:
       return "no context on this thread";
-    case 107008:
+    case ACL_ERROR_RT_ADDR_UNALIGNED:
       return "an address that is not aligned";
-    case 107019:
+    case ACL_ERROR_RT_WAIT_TIMEOUT:
       return "a wait timed out";
     case ACL_ERROR_BAD_ALLOC:
     case ACL_ERROR_RT_MEMORY_ALLOCATION:
       return "out of memory";
-    case 207004:
+    case ACL_ERROR_RT_NO_DEVICE:
       return "no device";
     default:
-      return code / 1000 == 507 ? "the driver failed" : "";
+      return code / 1000 == ACL_ERROR_RT_INTERNAL_ERROR / 1000 ? "the driver failed" : "";
   }
 }
 
 // ---- The library's functions
 
-class Acl {
+class Acl : public Functions {
  public:
-  explicit Acl(DynamicLibrary found) : library(found) {}
+  explicit Acl(DynamicLibrary found) : library(found) {
+#define MINDCKPT_FIND(result, name, parameters) name = find(#name);
+    MINDCKPT_ASCEND_FUNCTIONS(MINDCKPT_FIND)
+#undef MINDCKPT_FIND
+#define MINDCKPT_TRY(result, name, parameters) name = library.symbol(#name);
+    MINDCKPT_ASCEND_WORDS(MINDCKPT_TRY)
+    MINDCKPT_ASCEND_POINTERS(MINDCKPT_TRY)
+#undef MINDCKPT_TRY
+  }
 
   DynamicLibrary library;
   const char* missing = nullptr;  // the first function that the library lacks
-
-  aclError (*aclInit)(const char* config) = find("aclInit");
-  aclError (*aclFinalize)() = find("aclFinalize");
-  aclError (*aclrtGetDeviceCount)(uint32_t*) = find("aclrtGetDeviceCount");
-  aclError (*aclrtSetDevice)(int32_t) = find("aclrtSetDevice");
-  aclError (*aclrtResetDevice)(int32_t) = find("aclrtResetDevice");
-  aclError (*aclrtSynchronizeDevice)() = find("aclrtSynchronizeDevice");
-  aclError (*aclrtGetCurrentContext)(void**) = find("aclrtGetCurrentContext");
-  aclError (*aclrtSetCurrentContext)(void*) = find("aclrtSetCurrentContext");
-
-  aclError (*aclrtMalloc)(void**, size_t nbytes, int policy) = find("aclrtMalloc");
-  aclError (*aclrtFree)(void*) = find("aclrtFree");
-  aclError (*aclrtMallocHost)(void**, size_t nbytes) = find("aclrtMallocHost");
-  aclError (*aclrtFreeHost)(void*) = find("aclrtFreeHost");
-  aclError (*aclrtGetMemInfo)(int kind, size_t* free, size_t* total) = find("aclrtGetMemInfo");
-
-  aclError (*aclrtCreateStream)(void**) = find("aclrtCreateStream");
-  aclError (*aclrtDestroyStream)(void*) = find("aclrtDestroyStream");
-  aclError (*aclrtSynchronizeStream)(void*) = find("aclrtSynchronizeStream");
-  aclError (*aclrtStreamWaitEvent)(void* stream, void* event) = find("aclrtStreamWaitEvent");
-
-  // The older aclrtCreateEvent makes events that must be reset before they are recorded again.
-  aclError (*aclrtCreateEventExWithFlag)(void**,
-                                         uint32_t flag) = find("aclrtCreateEventExWithFlag");
-  aclError (*aclrtDestroyEvent)(void*) = find("aclrtDestroyEvent");
-  aclError (*aclrtRecordEvent)(void* event, void* stream) = find("aclrtRecordEvent");
-  aclError (*aclrtQueryEventStatus)(void* event, int* status) = find("aclrtQueryEventStatus");
-  aclError (*aclrtSynchronizeEvent)(void*) = find("aclrtSynchronizeEvent");
-
-  aclError (*aclrtMemcpyAsync)(void* to, size_t to_max, const void* from, size_t nbytes, int kind,
-                               void* stream) = find("aclrtMemcpyAsync");
-
-  // Not in every toolkit; without them there are fewer words, and no pointer is known by itself.
-  const char* (*aclGetRecentErrMsg)() = library.symbol("aclGetRecentErrMsg");
-  aclError (*aclrtGetVersion)(int32_t* major, int32_t* minor,
-                              int32_t* patch) = library.symbol("aclrtGetVersion");
-  aclError (*aclrtPointerGetAttributes)(const void*, aclrtPtrAttributes*) =
-      library.symbol("aclrtPointerGetAttributes");
 
  private:
   DynamicLibrary::Symbol find(const char* name) noexcept {
@@ -523,7 +466,7 @@ mindckpt_status event_query(void* event) {
   const auto* const own = static_cast<const Event*>(event);
   error.clear();
   if (!own->recorded) return MINDCKPT_OK;
-  int status = 0;
+  aclrtEventRecordedStatus status = 0;
   if (const auto failed =
           status_of(acl().aclrtQueryEventStatus(own->handle, &status), "aclrtQueryEventStatus")) {
     return failed;
@@ -542,7 +485,7 @@ mindckpt_status event_sync(void* event) {
 
 mindckpt_status copy_async(void* to, const void* from, size_t nbytes, int32_t direction,
                            void* stream) {
-  int kind = 0;
+  aclrtMemcpyKind kind = 0;
   switch (direction) {
     case MINDCKPT_DEVICE_TO_HOST:
       kind = ACL_MEMCPY_DEVICE_TO_HOST;

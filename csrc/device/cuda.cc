@@ -11,6 +11,7 @@
 
 #include "base/dynamic_library.h"
 #include "base/memory.h"
+#include "device/cuda_api.h"
 #include "device/last_error.h"
 #include "device/registry.h"
 
@@ -20,132 +21,41 @@ namespace mindckpt {
 
 namespace {
 
-// ---- From the driver API's documentation, as far as it is used here; no version of it changes
-// these.
-
-using CUresult = int;
-using CUdevice = int;
-using CUdeviceptr = unsigned long long;  // NOLINT(google-runtime-int): as it is there
-using CUcontext = struct CUctx_st*;
-using CUstream = void*;
-using CUevent = void*;
-
-constexpr CUresult CUDA_SUCCESS = 0;
-constexpr CUresult CUDA_ERROR_OUT_OF_MEMORY = 2;
-constexpr CUresult CUDA_ERROR_NOT_INITIALIZED = 3;
-constexpr CUresult CUDA_ERROR_STUB_LIBRARY = 34;
-constexpr CUresult CUDA_ERROR_INVALID_CONTEXT = 201;
-constexpr CUresult CUDA_ERROR_NOT_READY = 600;
-constexpr CUresult CUDA_ERROR_NOT_SUPPORTED = 801;
-constexpr CUresult CUDA_ERROR_STREAM_CAPTURE_IMPLICIT = 906;
-
-constexpr unsigned int CU_STREAM_NON_BLOCKING = 1;
-constexpr unsigned int CU_EVENT_BLOCKING_SYNC = 1;
-constexpr unsigned int CU_EVENT_DISABLE_TIMING = 2;
-constexpr unsigned int CU_MEMHOSTREGISTER_PORTABLE = 1;
-constexpr int CU_POINTER_ATTRIBUTE_MEMORY_TYPE = 2;
-constexpr int CU_POINTER_ATTRIBUTE_IS_MANAGED = 8;
-constexpr int CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL = 9;
-constexpr unsigned int CU_MEMORYTYPE_HOST = 1;
-constexpr unsigned int CU_MEMORYTYPE_DEVICE = 2;
-constexpr int CU_MEMCPY_SRC_ACCESS_ORDER_STREAM = 1;
-constexpr int CU_STREAM_CAPTURE_MODE_RELAXED = 2;
-const CUstream CU_STREAM_LEGACY = reinterpret_cast<CUstream>(1);
-
-struct CUmemLocation {
-  int type;
-  int id;
-};
-struct CUmemcpyAttributes {
-  int srcAccessOrder;
-  CUmemLocation srcLocHint;
-  CUmemLocation dstLocHint;
-  unsigned int flags;
-};
-
-// As 12.8 has it; 13.0's has no failIdx, and is not asked for.
-using MemcpyBatchAsync = CUresult(CUdeviceptr* dsts, CUdeviceptr* srcs, size_t* sizes, size_t count,
-                                  CUmemcpyAttributes* attrs, size_t* attrsIdxs, size_t numAttrs,
-                                  size_t* failIdx, CUstream stream);
-constexpr int kBatchVersion = 12080;
+using namespace cuda;  // NOLINT(google-build-using-namespace): the driver API's own names
 
 constexpr int kOldestVersion = 11020;
 
 // ---- The driver's functions
 
-// What can be asked of any libcuda.so.1, to find out whether it will do.
-struct Questions {
-  explicit Questions(DynamicLibrary found) : library(found) {}
+class Driver : public Functions {
+ public:
+  explicit Driver(DynamicLibrary found) : library(found) {
+#define MINDCKPT_ASK(name, parameters) name = library.symbol(#name);
+    MINDCKPT_CUDA_QUESTIONS(MINDCKPT_ASK)
+#undef MINDCKPT_ASK
+#define MINDCKPT_FIND(name, parameters) name = find(#name);
+    MINDCKPT_CUDA_FUNCTIONS(MINDCKPT_FIND)
+#undef MINDCKPT_FIND
+  }
 
   DynamicLibrary library;
-  CUresult (*cuInit)(unsigned int flags) = library.symbol("cuInit");
-  CUresult (*cuDriverGetVersion)(int* version) = library.symbol("cuDriverGetVersion");
-  CUresult (*cuGetErrorName)(CUresult, const char** name) = library.symbol("cuGetErrorName");
-  CUresult (*cuGetErrorString)(CUresult, const char** text) = library.symbol("cuGetErrorString");
+  const char* missing = nullptr;  // the first function that the library lacks
+  int version = 0;
 
-  bool complete() const noexcept {
+  bool answers() const noexcept {
     return cuInit != nullptr && cuDriverGetVersion != nullptr && cuGetErrorName != nullptr &&
            cuGetErrorString != nullptr;
   }
-};
-
-class Driver : public Questions {
- public:
-  explicit Driver(const Questions& questions) : Questions(questions) {}
-
-  const char* missing = nullptr;  // the first function that the library lacks
-  int version = 0;
-  MemcpyBatchAsync* cuMemcpyBatchAsync = nullptr;  // null where the driver has none
-
-  CUresult (*cuDeviceGet)(CUdevice*, int ordinal) = find("cuDeviceGet");
-  CUresult (*cuDeviceGetCount)(int*) = find("cuDeviceGetCount");
-  CUresult (*cuDevicePrimaryCtxRetain)(CUcontext*, CUdevice) = find("cuDevicePrimaryCtxRetain");
-  CUresult (*cuDevicePrimaryCtxRelease)(CUdevice) = find("cuDevicePrimaryCtxRelease_v2");
-  CUresult (*cuCtxPushCurrent)(CUcontext) = find("cuCtxPushCurrent_v2");
-  CUresult (*cuCtxPopCurrent)(CUcontext*) = find("cuCtxPopCurrent_v2");
-  CUresult (*cuThreadExchangeStreamCaptureMode)(int* mode) =
-      find("cuThreadExchangeStreamCaptureMode");
-  CUresult (*cuCtxSynchronize)() = find("cuCtxSynchronize");
-  CUresult (*cuCtxGetStreamPriorityRange)(int* least,
-                                          int* greatest) = find("cuCtxGetStreamPriorityRange");
-
-  CUresult (*cuPointerGetAttributes)(unsigned int count, int* attributes, void** values,
-                                     CUdeviceptr) = find("cuPointerGetAttributes");
-  CUresult (*cuMemHostRegister)(void*, size_t nbytes,
-                                unsigned int flags) = find("cuMemHostRegister_v2");
-  CUresult (*cuMemHostUnregister)(void*) = find("cuMemHostUnregister");
-  CUresult (*cuMemAlloc)(CUdeviceptr*, size_t nbytes) = find("cuMemAlloc_v2");
-  CUresult (*cuMemFree)(CUdeviceptr) = find("cuMemFree_v2");
-  CUresult (*cuMemGetInfo)(size_t* free, size_t* total) = find("cuMemGetInfo_v2");
-
-  CUresult (*cuStreamCreateWithPriority)(CUstream*, unsigned int flags,
-                                         int priority) = find("cuStreamCreateWithPriority");
-  CUresult (*cuStreamDestroy)(CUstream) = find("cuStreamDestroy_v2");
-  CUresult (*cuStreamWaitEvent)(CUstream, CUevent, unsigned int flags) = find("cuStreamWaitEvent");
-  CUresult (*cuStreamSynchronize)(CUstream) = find("cuStreamSynchronize");
-  CUresult (*cuStreamIsCapturing)(CUstream, int* status) = find("cuStreamIsCapturing");
-
-  CUresult (*cuEventCreate)(CUevent*, unsigned int flags) = find("cuEventCreate");
-  CUresult (*cuEventDestroy)(CUevent) = find("cuEventDestroy_v2");
-  CUresult (*cuEventRecord)(CUevent, CUstream) = find("cuEventRecord");
-  CUresult (*cuEventQuery)(CUevent) = find("cuEventQuery");
-  CUresult (*cuEventSynchronize)(CUevent) = find("cuEventSynchronize");
-
-  CUresult (*cuMemcpyDtoHAsync)(void* to, CUdeviceptr from, size_t nbytes,
-                                CUstream) = find("cuMemcpyDtoHAsync_v2");
-  CUresult (*cuMemcpyHtoDAsync)(CUdeviceptr to, const void* from, size_t nbytes,
-                                CUstream) = find("cuMemcpyHtoDAsync_v2");
-  CUresult (*cuMemcpyDtoDAsync)(CUdeviceptr to, CUdeviceptr from, size_t nbytes,
-                                CUstream) = find("cuMemcpyDtoDAsync_v2");
 
   void find_batch() noexcept {
-    using GetProcAddress =
-        CUresult(const char* name, void** function, int version, uint64_t flags, int* status);
-    GetProcAddress* const get = library.symbol("cuGetProcAddress_v2");
-    if (version < kBatchVersion || get == nullptr) return;
+#define MINDCKPT_LOCAL(name, parameters) CUresult(*const name) parameters = library.symbol(#name);
+    MINDCKPT_CUDA_GET_PROC_ADDRESS(MINDCKPT_LOCAL)
+#undef MINDCKPT_LOCAL
+    if (version < kBatchVersion || cuGetProcAddress_v2 == nullptr) return;
     DynamicLibrary::Symbol function{nullptr};
-    int status = 0;
-    const CUresult result = get("cuMemcpyBatchAsync", &function.address, kBatchVersion, 0, &status);
+    CUdriverProcAddressQueryResult status = 0;
+    const CUresult result =
+        cuGetProcAddress_v2("cuMemcpyBatchAsync", &function.address, kBatchVersion, 0, &status);
     if (result == CUDA_SUCCESS) cuMemcpyBatchAsync = function;
   }
 
@@ -187,11 +97,11 @@ mindckpt_status refuse(mindckpt_status status, std::initializer_list<std::string
 
 // "cuMemAlloc: CUDA_ERROR_OUT_OF_MEMORY (2): out of memory". While a process ends, the driver may
 // not even know its errors' names any more.
-void explain(const Questions& questions, CUresult result, std::string_view function) {
+void explain(const Driver& of, CUresult result, std::string_view function) {
   const char* name = nullptr;
   const char* text = nullptr;
-  if (questions.cuGetErrorName(result, &name) != CUDA_SUCCESS || name == nullptr) name = "error";
-  if (questions.cuGetErrorString(result, &text) != CUDA_SUCCESS || text == nullptr) {
+  if (of.cuGetErrorName(result, &name) != CUDA_SUCCESS || name == nullptr) name = "error";
+  if (of.cuGetErrorString(result, &text) != CUDA_SUCCESS || text == nullptr) {
     text = "the driver has no words for it";
   }
   char code[16];
@@ -218,15 +128,14 @@ std::string version_text(int version) {
 
 constexpr const char* kLibrary = "libcuda.so.1";
 
-mindckpt_status unavailable(const Questions& questions, CUresult result,
-                            std::string_view function) {
+mindckpt_status unavailable(const Driver& of, CUresult result, std::string_view function) {
   if (result == CUDA_ERROR_STUB_LIBRARY) {
     return refuse(MINDCKPT_UNAVAILABLE,
                   {kLibrary,
                    " is the stub that CUDA toolkits bring for linking, not a driver: is a folder "
                    "named 'stubs' in LD_LIBRARY_PATH?"});
   }
-  explain(questions, result, function);
+  explain(of, result, function);
   if (result == CUDA_ERROR_NOT_INITIALIZED) {
     const std::string why = error.text;
     error.set({why,
@@ -240,31 +149,28 @@ mindckpt_status start(State& all) {
   std::string why;
   const auto library = DynamicLibrary::load(kLibrary, DynamicLibrary::Symbols::kWhenCalled, why);
   if (!library) return refuse(MINDCKPT_UNAVAILABLE, {"no CUDA driver: ", why});
-  const Questions questions(*library);
-  if (!questions.complete()) {
+  auto found = std::make_unique<Driver>(*library);
+  if (!found->answers()) {
     return refuse(MINDCKPT_UNAVAILABLE, {kLibrary,
                                          " is no CUDA driver: it has no cuInit, or none "
                                          "of the functions that go with it"});
   }
-  int version = 0;
-  CUresult result = questions.cuDriverGetVersion(&version);
-  if (result != CUDA_SUCCESS) return unavailable(questions, result, "cuDriverGetVersion");
-  if (version < kOldestVersion) {
+  CUresult result = found->cuDriverGetVersion(&found->version);
+  if (result != CUDA_SUCCESS) return unavailable(*found, result, "cuDriverGetVersion");
+  if (found->version < kOldestVersion) {
     return refuse(MINDCKPT_UNAVAILABLE,
-                  {"the driver is for CUDA ", version_text(version), ", at least ",
+                  {"the driver is for CUDA ", version_text(found->version), ", at least ",
                    version_text(kOldestVersion), " is needed"});
   }
-  auto found = std::make_unique<Driver>(questions);
   if (found->missing != nullptr) {
-    return refuse(MINDCKPT_UNAVAILABLE,
-                  {kLibrary, " for CUDA ", version_text(version), " lacks ", found->missing});
+    return refuse(MINDCKPT_UNAVAILABLE, {kLibrary, " for CUDA ", version_text(found->version),
+                                         " lacks ", found->missing});
   }
-  found->version = version;
   result = found->cuInit(0);
-  if (result != CUDA_SUCCESS) return unavailable(questions, result, "cuInit");
+  if (result != CUDA_SUCCESS) return unavailable(*found, result, "cuInit");
   int count = 0;
   result = found->cuDeviceGetCount(&count);
-  if (result != CUDA_SUCCESS) return unavailable(questions, result, "cuDeviceGetCount");
+  if (result != CUDA_SUCCESS) return unavailable(*found, result, "cuDeviceGetCount");
   if (count <= 0) return refuse(MINDCKPT_UNAVAILABLE, {"the driver sees no CUDA device"});
   found->find_batch();
   all.devices = std::make_unique<Attached[]>(static_cast<size_t>(count));
@@ -344,7 +250,7 @@ mindckpt_status detach(int32_t device) {
   if (const auto failed = status_of(driver().cuDeviceGet(&handle, device), "cuDeviceGet")) {
     return failed;
   }
-  return status_of(driver().cuDevicePrimaryCtxRelease(handle), "cuDevicePrimaryCtxRelease");
+  return status_of(driver().cuDevicePrimaryCtxRelease_v2(handle), "cuDevicePrimaryCtxRelease");
 }
 
 // ---- Once a thread. The driver keeps the stack of what was current.
@@ -356,12 +262,12 @@ mindckpt_status detach(int32_t device) {
 
 struct CaptureMode {
   int bindings;
-  int before;  // the first of them
+  CUstreamCaptureMode before;  // the first of them
 };
 thread_local CaptureMode capture_mode;
 
 mindckpt_status relax_capture_mode() {
-  int mode = CU_STREAM_CAPTURE_MODE_RELAXED;
+  CUstreamCaptureMode mode = CU_STREAM_CAPTURE_MODE_RELAXED;
   if (capture_mode.bindings == 0) {
     if (const auto failed = status_of(driver().cuThreadExchangeStreamCaptureMode(&mode),
                                       "cuThreadExchangeStreamCaptureMode")) {
@@ -384,13 +290,13 @@ mindckpt_status bind_thread(int32_t device) {
   if (attached == nullptr) return MINDCKPT_ERROR;
   const CUcontext context = attached->context;
   if (context == nullptr) return refuse(MINDCKPT_ERROR, {"the device is not attached"});
-  if (const auto failed = status_of(driver().cuCtxPushCurrent(context), "cuCtxPushCurrent")) {
+  if (const auto failed = status_of(driver().cuCtxPushCurrent_v2(context), "cuCtxPushCurrent")) {
     return failed;
   }
   const mindckpt_status relaxed = relax_capture_mode();
   if (relaxed != MINDCKPT_OK) {
     CUcontext popped = nullptr;
-    driver().cuCtxPopCurrent(&popped);
+    driver().cuCtxPopCurrent_v2(&popped);
   }
   return relaxed;
 }
@@ -398,13 +304,13 @@ mindckpt_status bind_thread(int32_t device) {
 mindckpt_status unbind_thread(int32_t) {
   const mindckpt_status restored = restore_capture_mode();
   CUcontext popped = nullptr;
-  const auto failed = status_of(driver().cuCtxPopCurrent(&popped), "cuCtxPopCurrent");
+  const auto failed = status_of(driver().cuCtxPopCurrent_v2(&popped), "cuCtxPopCurrent");
   return failed != MINDCKPT_OK ? failed : restored;
 }
 
 mindckpt_status pointer_info(const void* pointer, mindckpt_pointer_info* info) {
   // A pointer that the driver does not know leaves these as they are, or null.
-  unsigned int kind = 0;
+  CUmemorytype kind = 0;
   unsigned int is_managed = 0;
   int ordinal = 0;
   std::array attributes = {CU_POINTER_ATTRIBUTE_MEMORY_TYPE, CU_POINTER_ATTRIBUTE_IS_MANAGED,
@@ -420,10 +326,10 @@ mindckpt_status pointer_info(const void* pointer, mindckpt_pointer_info* info) {
     const State& all = state();
     for (int32_t device = 0; device < all.num_devices; ++device) {
       const CUcontext context = all.devices[static_cast<size_t>(device)].context;
-      if (context == nullptr || driver().cuCtxPushCurrent(context) != CUDA_SUCCESS) continue;
+      if (context == nullptr || driver().cuCtxPushCurrent_v2(context) != CUDA_SUCCESS) continue;
       result = ask();
       CUcontext popped = nullptr;
-      driver().cuCtxPopCurrent(&popped);
+      driver().cuCtxPopCurrent_v2(&popped);
       break;
     }
   }
@@ -441,7 +347,7 @@ mindckpt_status pointer_info(const void* pointer, mindckpt_pointer_info* info) {
 // ---- Host memory
 
 mindckpt_status host_register(void* memory, size_t nbytes) {
-  return status_of(driver().cuMemHostRegister(memory, nbytes, CU_MEMHOSTREGISTER_PORTABLE),
+  return status_of(driver().cuMemHostRegister_v2(memory, nbytes, CU_MEMHOSTREGISTER_PORTABLE),
                    "cuMemHostRegister");
 }
 
@@ -474,19 +380,19 @@ mindckpt_status host_free(void* memory) {
 
 mindckpt_status device_alloc(void** memory, size_t nbytes) {
   CUdeviceptr allocated = 0;
-  const auto status = status_of(driver().cuMemAlloc(&allocated, nbytes), "cuMemAlloc");
+  const auto status = status_of(driver().cuMemAlloc_v2(&allocated, nbytes), "cuMemAlloc");
   if (status == MINDCKPT_OK) *memory = reinterpret_cast<void*>(allocated);
   return status;
 }
 
 mindckpt_status device_free(void* memory) {
-  return status_of(driver().cuMemFree(address_of(memory)), "cuMemFree");
+  return status_of(driver().cuMemFree_v2(address_of(memory)), "cuMemFree");
 }
 
 mindckpt_status memory_info(uint64_t* free_nbytes, uint64_t* total_nbytes) {
   size_t free = 0;
   size_t total = 0;
-  const auto status = status_of(driver().cuMemGetInfo(&free, &total), "cuMemGetInfo");
+  const auto status = status_of(driver().cuMemGetInfo_v2(&free, &total), "cuMemGetInfo");
   *free_nbytes = free;
   *total_nbytes = total;
   return status;
@@ -510,7 +416,7 @@ mindckpt_status stream_create(void** stream, int32_t direction) {
 }
 
 mindckpt_status stream_destroy(void* stream) {
-  return status_of(driver().cuStreamDestroy(stream), "cuStreamDestroy");
+  return status_of(driver().cuStreamDestroy_v2(stream), "cuStreamDestroy");
 }
 
 mindckpt_status stream_wait_event(void* stream, void* event) {
@@ -522,10 +428,12 @@ mindckpt_status stream_sync(void* stream) {
 }
 
 mindckpt_status stream_is_capturing(void* stream, int32_t* capturing) {
-  int status = 0;
+  CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_NONE;
   const CUresult result = driver().cuStreamIsCapturing(stream, &status);
   // The legacy stream while one that waits for it is being captured: as little may go into it.
-  *capturing = status != 0 || result == CUDA_ERROR_STREAM_CAPTURE_IMPLICIT ? 1 : 0;
+  *capturing =
+      status != CU_STREAM_CAPTURE_STATUS_NONE || result == CUDA_ERROR_STREAM_CAPTURE_IMPLICIT ? 1
+                                                                                              : 0;
   if (result == CUDA_ERROR_STREAM_CAPTURE_IMPLICIT) return MINDCKPT_OK;
   return status_of(result, "cuStreamIsCapturing");
 }
@@ -539,7 +447,7 @@ mindckpt_status event_create(void** event, uint32_t flags) {
 }
 
 mindckpt_status event_destroy(void* event) {
-  return status_of(driver().cuEventDestroy(event), "cuEventDestroy");
+  return status_of(driver().cuEventDestroy_v2(event), "cuEventDestroy");
 }
 
 mindckpt_status event_record(void* event, void* stream) {
@@ -562,14 +470,15 @@ mindckpt_status copy_async(void* to, const void* from, size_t nbytes, int32_t di
                            void* stream) {
   switch (direction) {
     case MINDCKPT_DEVICE_TO_HOST:
-      return status_of(driver().cuMemcpyDtoHAsync(to, address_of(from), nbytes, stream),
+      return status_of(driver().cuMemcpyDtoHAsync_v2(to, address_of(from), nbytes, stream),
                        "cuMemcpyDtoHAsync");
     case MINDCKPT_HOST_TO_DEVICE:
-      return status_of(driver().cuMemcpyHtoDAsync(address_of(to), from, nbytes, stream),
+      return status_of(driver().cuMemcpyHtoDAsync_v2(address_of(to), from, nbytes, stream),
                        "cuMemcpyHtoDAsync");
     case MINDCKPT_DEVICE_TO_DEVICE:
-      return status_of(driver().cuMemcpyDtoDAsync(address_of(to), address_of(from), nbytes, stream),
-                       "cuMemcpyDtoDAsync");
+      return status_of(
+          driver().cuMemcpyDtoDAsync_v2(address_of(to), address_of(from), nbytes, stream),
+          "cuMemcpyDtoDAsync");
     default:
       return refuse(MINDCKPT_ERROR, {"no such direction"});
   }
