@@ -1,8 +1,10 @@
 """Settings of the suite. Its helpers are the modules beside it that are no tests."""
 
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -25,6 +27,49 @@ settings.load_profile("mindckpt")
 
 # A driver that was looked for and not found is not looked for again.
 stand_in.preload()
+
+
+# ---- Frameworks. `make frameworks` runs the tests that ask for one, and fails if one is skipped.
+
+FRAMEWORKS = ("torch", "jax", "paddle")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", f"framework: needs one of {', '.join(FRAMEWORKS)}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what asks for a framework's fixture."""
+    for item in items:
+        if set(FRAMEWORKS) & set(getattr(item, "fixturenames", ())):
+            item.add_marker("framework")
+
+
+def _framework(name: str) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what it warns of while it is imported is its own affair
+        return pytest.importorskip(name, reason=f"{name} is not installed")
+
+
+@pytest.fixture(scope="session")
+def torch() -> Any:
+    return _framework("torch")
+
+
+@pytest.fixture(scope="session")
+def jax() -> Any:
+    """With four devices, all of them this processor."""
+    module = _framework("jax")
+    module.config.update("jax_num_cpu_devices", 4)
+    return module
+
+
+@pytest.fixture(scope="session")
+def paddle() -> Any:
+    return _framework("paddle")
+
+
+# ---- Devices
 
 
 @pytest.fixture(params=["cuda", "sim"])

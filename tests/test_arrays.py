@@ -271,11 +271,6 @@ def test_a_memory_map_of_a_file_that_was_cut_is_a_type_error_that_says_what_is_l
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.ckpt", "data"]
 
 
-@pytest.fixture(scope="module")
-def torch() -> Any:
-    return pytest.importorskip("torch", reason="torch is not installed")
-
-
 @pytest.mark.parametrize(
     "kind",
     [
@@ -448,9 +443,8 @@ def test_a_users_subclass_of_torchs_tensor_is_saved_where_it_is(tmp_path: Path, 
 @pytest.mark.parametrize(
     "kind", ["float32", "int32", "bool", "bfloat16", "float8_e4m3fn", "complex64", "float16"]
 )
-def test_jax_arrays_save_right_values(tmp_path: Path, kind: str) -> None:
+def test_jax_arrays_save_right_values(tmp_path: Path, jax: Any, kind: str) -> None:
     """Oracle: numpy.asarray of the jax array."""
-    jax = pytest.importorskip("jax", reason="jax is not installed")
     value = (jax.numpy.arange(12).reshape(3, 4) % 5).astype(kind)
     for view in (value, value.T, value[1, 2], value[:0]):
         assert_saves_as(tmp_path, view, np.asarray(view))

@@ -79,8 +79,7 @@ def test_dlpack_shares_the_memory(kind: Any) -> None:
             assert np.shares_memory(taken, view)
 
 
-def test_torch_takes_a_tensor_through_dlpack() -> None:
-    torch = pytest.importorskip("torch", reason="torch is not installed")
+def test_torch_takes_a_tensor_through_dlpack(torch: Any) -> None:
     value = VALUE.copy()
     taken = torch.from_dlpack(Parameter(value, name="w"))
     value[0, 0] = 7
