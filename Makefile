@@ -3,7 +3,9 @@
 
 PYTHON ?= python3
 BOOTSTRAP = "$(PYTHON)" tools/bootstrap.py
-IN_VENV = env PATH="$(CURDIR)/.venv/bin:$$PATH" VIRTUAL_ENV="$(CURDIR)/.venv"
+# As many tests at a time as there are processors: ctest's by the variable, pytest's by -n.
+IN_VENV = env PATH="$(CURDIR)/.venv/bin:$$PATH" VIRTUAL_ENV="$(CURDIR)/.venv" \
+    CTEST_PARALLEL_LEVEL="$$(nproc)"
 CXX_FILES = $(shell find benchmarks csrc tests/engine tests/headers tests/plugins -name '*.cc' -o -name '*.h' -o -name '*.c')
 
 # GCC's ThreadSanitizer refuses the address layouts of kernels that randomise more than it knows.
@@ -23,7 +25,8 @@ demo:  ## save and load LeNet5 in every mode, with sizes and speeds
 test:  ## the engine's tests (ctest) and the Python tests
 	@$(BOOTSTRAP) --extra test
 	$(IN_VENV) cmake --workflow --preset release
-	$(IN_VENV) python -m pytest --ignore=tests/interop --ignore=tests/gpu tests
+	$(IN_VENV) python -m pytest -n auto --dist worksteal --ignore=tests/interop \
+	    --ignore=tests/frameworks --ignore=tests/gpu tests
 
 sanitize:  ## the engine's tests under ASan with UBSan, and under TSan
 	@$(BOOTSTRAP) --extra test

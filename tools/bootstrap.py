@@ -116,18 +116,21 @@ class Environment:
     Attributes:
         venv_options: More arguments of `python -m venv`.
         pip_options: More arguments of `pip install`.
+        build_dir: Where CMake builds the package. Each environment has its own, also where two
+            share a wheel tag.
+        cmake_options: More definitions for CMake, such as 'MINDCKPT_WERROR=ON'.
     """
 
     venv_options: tuple[str, ...] = ()
     pip_options: tuple[str, ...] = ()
+    cmake_options: tuple[str, ...] = ()
 
     def __init__(self, path: Path, interpreter: Interpreter) -> None:
         self.path = path
         self.interpreter = interpreter
         self.python = path / "bin" / "python"
         self._stamp = path / ".bootstrap.json"
-        # Each environment has its own CMake cache, also where two share a wheel tag.
-        self._build_dir = _BUILD / path.name.lstrip(".")
+        self.build_dir = _BUILD / path.name.lstrip(".")
 
     def create(self) -> None:
         """Creates it, anew where it belongs to another interpreter or the project was moved."""
@@ -141,7 +144,7 @@ class Environment:
             return
         # Scripts, the editable install and CMake's caches hold absolute paths.
         moved = found["path"] != identity["path"]
-        for stale in (self.path, _BUILD if moved else self._build_dir):
+        for stale in (self.path, _BUILD if moved else self.build_dir):
             if stale.exists():
                 print(f"+ rm -r {stale}", flush=True)
                 shutil.rmtree(stale)
@@ -207,7 +210,10 @@ class Environment:
         variables["VIRTUAL_ENV"] = str(self.path)
         # The one that was looked at: scikit-build-core would take what Python was compiled with.
         variables.setdefault("CXX", "c++")
-        variables["SKBUILD_BUILD_DIR"] = str(self._build_dir)
+        variables["SKBUILD_BUILD_DIR"] = str(self.build_dir)
+        variables["SKBUILD_BUILD_TARGETS"] = "_core"
+        if self.cmake_options:
+            variables["SKBUILD_CMAKE_DEFINE"] = ";".join(self.cmake_options)
         return variables
 
     def _read_stamp(self) -> dict[str, Any]:
@@ -315,6 +321,10 @@ def main() -> None:
     system_packages.install(interpreter.missing() + needs)
     system_packages.install_wanted()
     environment = Environment(ROOT / ".venv", interpreter)
+    if "test" in extras:
+        # The preset of that name builds the tests there too: of the same engine, by the same flags.
+        environment.build_dir = _BUILD / "release"
+        environment.cmake_options = ("MINDCKPT_WERROR=ON",)
     environment.create()
     environment.install_project(extras)
     if "lint" in extras:
