@@ -1,5 +1,6 @@
 """Settings of the suite. Its helpers are the modules beside it that are no tests."""
 
+import re
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -39,8 +40,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what asks for a framework's fixture."""
+    """Marks what asks for a framework's fixture, and sees to it that names do not change.
+
+    Processes that share the tests must know them by the same names.
+    """
     for item in items:
+        if re.search(r"\b0x[0-9a-f]{6,}", item.name):
+            raise pytest.UsageError(f"an address is in a test's name, use ids=shown: {item.nodeid}")
         if set(FRAMEWORKS) & set(getattr(item, "fixturenames", ())):
             item.add_marker("framework")
 

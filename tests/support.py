@@ -52,6 +52,11 @@ TYPE_NAMES: dict[np.dtype[Any], str] = {
 }
 
 
+def shown(value: object) -> str:
+    """`str` for the names of tests, which must be the same in every process: without addresses."""
+    return re.sub(r" at 0x[0-9a-f]+", "", str(value))
+
+
 def canonical(array: npt.ArrayLike) -> Array:
     """`array` in C order and native byte order, by NumPy: what a load must return."""
     array = np.asarray(array)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from mindckpt import Parameter, Tensor, dtypes, load_checkpoint, save_checkpoint
-from support import TYPE_NAMES, Array, assert_holds, canonical, run_python
+from support import TYPE_NAMES, Array, assert_holds, canonical, run_python, shown
 
 
 def reloaded(folder: Path, value: Any) -> Parameter:
@@ -168,7 +168,7 @@ def test_a_save_changes_no_array_and_keeps_none(tmp_path: Path) -> None:
         (memoryview(CUBE.astype(">f4")), CUBE),
         (memoryview(np.array([True, False])), np.array([True, False])),
     ],
-    ids=str,
+    ids=shown,
 )
 def test_the_buffer_protocol_saves_right_values(
     tmp_path: Path, value: Any, expected: Array

@@ -35,7 +35,7 @@ from mindckpt import (
     save_checkpoint,
 )
 from stand_in import stand_in
-from support import MODES, TYPE_NAMES, Array, assert_holds
+from support import MODES, TYPE_NAMES, Array, assert_holds, shown
 
 KEY = bytes(16)
 
@@ -95,7 +95,7 @@ SELECTIONS: list[tuple[dict[str, Any], list[int]]] = [
 
 @pytest.mark.parametrize("mapped", [False, True])
 @pytest.mark.parametrize(
-    ("kwargs", "numbers"), SELECTIONS, ids=[str(kwargs) for kwargs, _ in SELECTIONS]
+    ("kwargs", "numbers"), SELECTIONS, ids=[shown(kwargs) for kwargs, _ in SELECTIONS]
 )
 def test_a_selection_loads_what_mindspore_loads(
     tmp_path: Path, kwargs: dict[str, Any], numbers: list[int], mapped: bool

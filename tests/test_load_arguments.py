@@ -27,6 +27,7 @@ from support import (
     everything_said,
     needs_sm4,
     run_python,
+    shown,
 )
 
 KEY = bytes(range(150, 166))
@@ -334,7 +335,7 @@ def test_an_error_in_choice_func_comes_through(files: Files) -> None:
 @pytest.mark.parametrize(
     "kwargs",
     [{"choice_func": lambda name: False}, {"filter_prefix": "w"}, {"specify_prefix": "x"}],
-    ids=str,
+    ids=shown,
 )
 def test_a_selection_of_nothing_is_a_value_error(files: Files, kwargs: dict[str, Any]) -> None:
     """As in MindSpore."""

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mindckpt import Parameter, Tensor, dtypes, load_checkpoint, nn, save_checkpoint
-from support import TYPE_NAMES, Array
+from support import TYPE_NAMES, Array, shown
 
 VALUE = np.arange(6, dtype=np.float32).reshape(2, 3)
 KINDS = [Tensor, Parameter]
@@ -125,7 +125,7 @@ def test_types_that_numpy_lacks_are_given_by_name(dtype: dtypes.DType) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [None, "text", object(), {"a": 1}, np.array(["a"]), np.array([object()])], ids=repr
+    "data", [None, "text", object(), {"a": 1}, np.array(["a"]), np.array([object()])], ids=shown
 )
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_no_tensor_is_a_type_error(kind: Any, data: object) -> None:

@@ -79,8 +79,10 @@ class Interpreter:
             printed = subprocess.run(
                 [command, "-c", _DESCRIBE], check=True, stdout=subprocess.PIPE, text=True
             ).stdout
-        except (OSError, subprocess.CalledProcessError) as error:
+        except OSError as error:
             raise SetupError(f"{command} does not run: {error}") from None
+        except subprocess.CalledProcessError as error:
+            raise SetupError(f"{command} does not run: status {error.returncode}") from None
         facts = json.loads(printed)
         facts["version"] = tuple(facts["version"])
         if facts["version"] < MIN_PYTHON:
@@ -244,9 +246,13 @@ def environment_with(
         SetupError: There is none. The message gives the reason for each interpreter.
     """
     reasons = []
+    tried = set()
     for command in (sys.executable, *(f"python{_dotted(version)}" for version in pythons)):
         try:
             interpreter = Interpreter.describe(command)
+            if interpreter in tried:
+                continue
+            tried.add(interpreter)
             if interpreter.version not in pythons:
                 raise SetupError(f"{command}: no wheel of {requirements[0]} for this Python")
             system_packages.install(interpreter.missing())

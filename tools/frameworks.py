@@ -62,8 +62,9 @@ def main() -> None:
     environment.install_project(["test"])
     _REPORT.parent.mkdir(exist_ok=True)
     _REPORT.unlink(missing_ok=True)
-    command = [environment.python, "-m", "pytest", "-m", "framework", f"--junitxml={_REPORT}"]
-    command += ["--ignore=tests/interop", "--ignore=tests/gpu", *sys.argv[1:], "tests"]
+    command = [str(environment.python), "-m", "pytest", "-m", "framework"]
+    command += [f"--junitxml={_REPORT}", "--ignore=tests/interop", "--ignore=tests/gpu"]
+    command += [*sys.argv[1:], "tests"]
     status = subprocess.run(command, cwd=ROOT).returncode
     if status == 0 and (skipped := not_run(_REPORT)):
         listed = "\n".join(f"  - {test}" for test in skipped)

@@ -73,8 +73,7 @@ WHEELS = (
         ("HAS_POINTER_ATTRIBUTES",),
     ),
 )
-_PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
-_PLATFORMS += ("manylinux1_x86_64",)
+_PLATFORMS = [f"manylinux{tag}_x86_64" for tag in ("_2_28", "_2_17", "2014", "1")]
 
 
 def unpacked(wheel: Wheel) -> Headers:

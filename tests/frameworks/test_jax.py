@@ -90,9 +90,7 @@ def test_any_other_type_is_a_type_error_that_names_the_parameter_and_the_type(
 
 
 @pytest.mark.parametrize("kind", ["float32", "bfloat16", "bool", "float8_e5m2", "complex64"])
-@pytest.mark.parametrize(
-    "axes", [("a", "b"), (None, "b"), (("a", "b"),), ("b", None), ()], ids=str
-)
+@pytest.mark.parametrize("axes", [("a", "b"), (None, "b"), (("a", "b"),), ("b", None), ()], ids=str)
 def test_an_array_in_shards_on_several_devices_round_trips(
     tmp_path: Path, jax: Any, axes: tuple[Any, ...], kind: str
 ) -> None:

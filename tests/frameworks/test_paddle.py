@@ -31,9 +31,7 @@ def test_a_model_is_saved_and_loaded_through_numpy(tmp_path: Path, paddle: Any) 
 
 
 @pytest.mark.parametrize("kind", ["float32", "int64", "bool", "complex64", "uint8", "float16"])
-def test_paddle_takes_what_is_loaded_through_dlpack(
-    tmp_path: Path, paddle: Any, kind: str
-) -> None:
+def test_paddle_takes_what_is_loaded_through_dlpack(tmp_path: Path, paddle: Any, kind: str) -> None:
     value = (np.arange(12).reshape(3, 4) % 5).astype(kind)
     save_checkpoint({"w": value}, str(tmp_path / "a.ckpt"), durable=False)
     taken = paddle.from_dlpack(load_checkpoint(str(tmp_path / "a.ckpt"))["w"].__dlpack__())
