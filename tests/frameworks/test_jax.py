@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from mindckpt import load_checkpoint, save_checkpoint
+from mindckpt import Parameter, load_checkpoint, save_checkpoint
 from support import assert_holds
 
 # JAX's types of elements that are saved; those of 64 bits need jax_enable_x64.
@@ -165,6 +165,16 @@ def test_an_array_that_is_donated_after_an_asynchronous_save_is_in_the_file(
     assert job is not None
     job.result()
     assert_holds(load_checkpoint(str(tmp_path / "a.ckpt")), {"w": expected})
+
+
+def test_a_parameter_over_an_array_holds_its_values(jax: Any) -> None:
+    for kind in ("float32", "bfloat16", "bool"):
+        array = sample(jax, kind).T
+        parameter = Parameter(array, name="w")
+        assert_holds({"w": parameter}, {"w": np.asarray(array)})
+        again = jax.numpy.asarray(parameter)
+        assert again.dtype == kind
+        assert np.array_equal(again, array)
 
 
 # ---- Flax and optax

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mindckpt import load_checkpoint, save_checkpoint
+from mindckpt import Parameter, Tensor, dtypes, load_checkpoint, save_checkpoint
 from support import temporaries
 
 # torch's types of elements and ours; every other one is refused.
@@ -188,6 +188,28 @@ def test_a_tensor_inside_a_transform_is_a_type_error_that_names_the_parameter(
     torch.vmap(save)(torch.ones(2, 3))
     torch.func.grad(save)(torch.ones(2))
     assert list(tmp_path.iterdir()) == []
+
+
+# ---- our own tensors over torch's
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "int64", "float8_e4m3fn", "bool"])
+def test_a_parameter_over_a_tensor_shares_its_memory(tmp_path: Path, torch: Any, kind: str) -> None:
+    """What is trained after the Parameter was made is what it holds and what is saved."""
+    tensor = torch.zeros(2, 3).to(getattr(torch, kind))
+    parameter = Parameter(tensor.t(), name="w")
+    assert (str(parameter.dtype), parameter.shape) == (SAVED[kind], (3, 2))
+    tensor.copy_(torch.arange(6.0).reshape(2, 3).to(tensor.dtype))
+    save_checkpoint([parameter], str(tmp_path / "a.ckpt"))
+    loaded = load_checkpoint(str(tmp_path / "a.ckpt"), framework="torch")["w"]
+    assert torch.equal(bytes_of(torch, loaded), bytes_of(torch, tensor.t()))
+
+
+def test_a_tensor_is_converted_to_the_type_that_is_asked_for(torch: Any) -> None:
+    assert Tensor(torch.arange(3).bfloat16(), dtypes.float32).asnumpy().tolist() == [0, 1, 2]
+    parameter = Parameter(np.zeros(3, np.float16))
+    parameter.set_data(torch.tensor([1.0, 2.0, 3.0], requires_grad=True))
+    assert (parameter.dtype, parameter.asnumpy().tolist()) == (dtypes.float16, [1, 2, 3])
 
 
 # ---- models
