@@ -118,10 +118,15 @@ TEST_CASE("what is moved is given back once") {
                                           DeviceStream(device, CopyDirection::kToHost));
       const DeviceEvent event =
           pass_on(DeviceEvent(device, EventUse::kHost), DeviceEvent(device, EventUse::kStream));
+      // Where it happens to lie over a multiple of 1 GiB, pinned memory is registered in two
+      // pieces.
+      const auto begin = reinterpret_cast<uintptr_t>(pinned.data());
+      const bool in_two = fixture.stand_in.backend() != "ascend" &&
+                          begin >> 30 != (begin + pinned.size() - 1) >> 30;
       const Counts one = live(fixture.stand_in);
       for (const auto& count : one) {
         CAPTURE(count.first);
-        CHECK(count.second == 1);
+        CHECK(count.second == (count.first == "pinned_memory" && in_two ? 2 : 1));
       }
     }
     CHECK(live(fixture.stand_in) == none);
