@@ -26,19 +26,22 @@ WIDE = {
 CODES = np.array([[1, -2, 7], [-8, 0, 5]], np.int8)
 
 
-@pytest.fixture(scope="module")
-def torch() -> Any:
-    return pytest.importorskip("torch", reason="torch is not installed")
-
-
 @pytest.fixture
-def jax() -> Iterator[Any]:
-    """With 64-bit types off, as JAX is by default."""
-    jax = pytest.importorskip("jax", reason="jax is not installed")
-    before = jax.config.jax_enable_x64
-    jax.config.update("jax_enable_x64", False)
+def jax(jax: Any) -> Iterator[Any]:
+    """With 64-bit types off, as JAX is by default; a test may turn them on."""
     yield jax
-    jax.config.update("jax_enable_x64", before)
+    jax.config.update("jax_enable_x64", False)
+
+
+def of_frameworks(*argvalues: Any) -> Any:
+    """Parametrizes `framework`; the lane of frameworks runs those that name one."""
+    return pytest.mark.parametrize(
+        "framework",
+        [
+            pytest.param(name, marks=[pytest.mark.framework] if name in ("jax", "torch") else [])
+            for name in argvalues
+        ],
+    )
 
 
 def saved(folder: Path, **values: Any) -> Path:
@@ -72,7 +75,7 @@ def test_jax_with_x64_has_every_value_in_its_own_type(tmp_path: Path, jax: Any) 
         assert array.tolist() == value.tolist()
 
 
-@pytest.mark.parametrize("framework", ["numpy", "jax", "torch"])
+@of_frameworks("numpy", "jax", "torch")
 @pytest.mark.parametrize("dtype", TYPE_NAMES, ids=str)
 def test_a_tensor_has_the_type_and_the_bytes_that_were_saved(
     tmp_path: Path, request: pytest.FixtureRequest, framework: str, dtype: np.dtype[Any]
@@ -103,7 +106,7 @@ def test_a_tensor_has_the_type_and_the_bytes_that_were_saved(
             assert array.tobytes() == canonical(value).tobytes()
 
 
-@pytest.mark.parametrize("framework", ["numpy", "jax", "torch"])
+@of_frameworks("numpy", "jax", "torch")
 def test_int4_comes_as_its_values_in_int8(
     tmp_path: Path, request: pytest.FixtureRequest, framework: str
 ) -> None:
@@ -123,7 +126,13 @@ def test_torch_refuses_what_it_has_no_type_for_by_name(tmp_path: Path, torch: An
 
 @pytest.mark.parametrize(
     ("framework", "device"),
-    [(None, None), ("numpy", None), ("jax", None), ("torch", None), (None, "cuda:0")],
+    [
+        (None, None),
+        ("numpy", None),
+        pytest.param("jax", None, marks=pytest.mark.framework),
+        pytest.param("torch", None, marks=pytest.mark.framework),
+        (None, "cuda:0"),
+    ],
 )
 def test_parameters_of_an_embedding_cache_are_tensors_under_their_short_name(
     tmp_path: Path, request: pytest.FixtureRequest, framework: str | None, device: str | None
