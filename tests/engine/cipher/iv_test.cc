@@ -1,14 +1,100 @@
 #include "cipher/iv.h"
 
+#define OPENSSL_SUPPRESS_DEPRECATED  // RAND_set_rand_method: new providers are not set so simply
 #include <doctest/doctest.h>
+#include <openssl/rand.h>
+#include <sys/random.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
+#include <algorithm>
+#include <cerrno>
 #include <set>
 
 #include "support/bytes.h"
 #include "support/ciphers.h"
+#include "support/errors.h"
+
+namespace {
+
+enum class Kernel { kReal, kStuck, kInterrupted, kAbsent };
+Kernel kernel = Kernel::kReal;
+
+}  // namespace
+
+// Stands before the C library's, for what the engine asks the kernel for.
+extern "C" ssize_t getrandom(void* out, size_t nbytes, unsigned flags) {
+  switch (kernel) {
+    case Kernel::kReal:
+      break;
+    case Kernel::kStuck:
+      std::fill_n(static_cast<unsigned char*>(out), nbytes, 0x5A);
+      return static_cast<ssize_t>(nbytes);
+    case Kernel::kInterrupted: {  // every other call, and a byte at a time in those between
+      static bool again = false;
+      again = !again;
+      if (again) {
+        errno = EINTR;
+        return -1;
+      }
+      nbytes = 1;
+      break;
+    }
+    case Kernel::kAbsent:
+      errno = ENOSYS;
+      return -1;
+  }
+  return ::syscall(SYS_getrandom, out, nbytes, flags);
+}
 
 namespace mindckpt {
 namespace {
+
+// As long as one lives, the kernel's generator is as it says.
+struct KernelIs {
+  explicit KernelIs(Kernel wanted) { kernel = wanted; }
+  ~KernelIs() { kernel = Kernel::kReal; }
+};
+
+// As long as one lives, OpenSSL's generator draws the same each time: as it does in two copies of a
+// process, each once.
+struct OpensslIsStuck {
+  OpensslIsStuck() {
+    static const RAND_METHOD stuck = {nullptr, draw, nullptr, nullptr, draw, nullptr};
+    RAND_set_rand_method(&stuck);
+  }
+  ~OpensslIsStuck() { RAND_set_rand_method(nullptr); }
+
+ private:
+  static int draw(unsigned char* out, int nbytes) {
+    std::fill_n(out, nbytes, 0xA5);
+    return 1;
+  }
+};
+
+// That each bit of a first number is drawn: in 64 of them it takes both values, but for a chance of
+// 2^-56 for all bits together.
+void check_all_bits_are_drawn() {
+  for (const test::CipherKind& drawn : test::every_mode()) {
+    CAPTURE(drawn.label());
+    const auto cipher = drawn.make(test::Bytes(drawn.key_nbytes));
+    Iv ones{};
+    Iv zeros{};
+    for (int i = 0; i < 64; ++i) {
+      const Iv base = cipher->random_base();
+      for (size_t at = 0; at < base.size(); ++at) {
+        ones[at] |= base[at];
+        zeros[at] |= ~base[at];
+      }
+    }
+    const size_t nbytes = drawn.mode == CipherMode::kAesGcm ? 12 : 16;
+    for (size_t at = 0; at < nbytes; ++at) {
+      CAPTURE(at);
+      CHECK((ones[at] == std::byte{0xFF}));
+      CHECK((zeros[at] == std::byte{0xFF}));
+    }
+  }
+}
 
 using test::CipherKind;
 using test::from_hex;
@@ -70,6 +156,40 @@ TEST_CASE("random IVs do not repeat") {
     std::set<Iv> drawn;
     for (int i = 0; i < 1000; ++i) drawn.insert(cipher->random_base());
     CHECK(drawn.size() == 1000);
+  }
+}
+
+TEST_CASE("every bit of a file's first number is random") { check_all_bits_are_drawn(); }
+
+// A virtual machine restored twice from one snapshot has two.
+TEST_CASE("two clones of one state of OpenSSL's generator draw different first numbers") {
+  const OpensslIsStuck both;
+  for (const CipherKind& kind : test::every_mode()) {
+    CAPTURE(kind.label());
+    const auto cipher = kind.make(test::Bytes(kind.key_nbytes));
+    CHECK((cipher->random_base() != cipher->random_base()));
+  }
+  check_all_bits_are_drawn();
+}
+
+TEST_CASE("first numbers are random though the kernel's generator repeats itself") {
+  const KernelIs stuck(Kernel::kStuck);
+  check_all_bits_are_drawn();
+}
+
+TEST_CASE("an interrupted or short call to the kernel's generator is made again") {
+  const KernelIs interrupted(Kernel::kInterrupted);
+  const OpensslIsStuck openssl;
+  check_all_bits_are_drawn();
+}
+
+TEST_CASE("no first number is drawn where the kernel gives no random numbers") {
+  const KernelIs absent(Kernel::kAbsent);
+  for (const CipherKind& kind : test::every_mode()) {
+    const auto cipher = kind.make(test::Bytes(kind.key_nbytes));
+    const Error error = test::error_of([&] { cipher->random_base(); });
+    CHECK(error.kind() == ErrorKind::kUnavailable);
+    CHECK(test::message(error) == doctest::Contains("getrandom: Function not implemented"));
   }
 }
 
