@@ -5,7 +5,7 @@
 #include "base/dynamic_library.h"
 #include "base/error.h"
 #include "cipher/cbc.h"
-#include "cipher/secret.h"
+#include "cipher/key_memory.h"
 
 namespace mindckpt {
 
@@ -57,17 +57,13 @@ const Gmssl& gmssl() {
 class GmsslSm4Cbc final : public CbcTransform {
  public:
   explicit GmsslSm4Cbc(ByteView key) {
-    gmssl().set_encrypt_key(&encrypt_key_, uchars(key));
-    gmssl().set_decrypt_key(&decrypt_key_, uchars(key));
-  }
-  ~GmsslSm4Cbc() override {
-    OPENSSL_cleanse(&encrypt_key_, sizeof(encrypt_key_));
-    OPENSSL_cleanse(&decrypt_key_, sizeof(decrypt_key_));
+    gmssl().set_encrypt_key(&keys_->encrypt, uchars(key));
+    gmssl().set_decrypt_key(&keys_->decrypt, uchars(key));
   }
 
   void encrypt(const Iv& iv, ByteView plain, ByteSpan ciphertext) const override {
     Iv chained = iv;  // some releases leave the last block here
-    gmssl().cbc_encrypt(&encrypt_key_, uchars(ByteSpan(chained)), uchars(plain),
+    gmssl().cbc_encrypt(&keys_->encrypt, uchars(ByteSpan(chained)), uchars(plain),
                         plain.size() / sizeof(Iv), uchars(ciphertext));
   }
   // Several releases read the ciphertext after they wrote the plaintext over it, so it is handed
@@ -80,7 +76,7 @@ class GmsslSm4Cbc final : public CbcTransform {
       std::memcpy(part.data(), ciphertext.data() + at, nbytes);
       Iv next;
       std::memcpy(next.data(), part.data() + nbytes - kIvBytes, kIvBytes);
-      gmssl().cbc_decrypt(&decrypt_key_, uchars(ByteSpan(chained)), uchars(ByteView(part)),
+      gmssl().cbc_decrypt(&keys_->decrypt, uchars(ByteSpan(chained)), uchars(ByteView(part)),
                           nbytes / kIvBytes, uchars(plain.subspan(at)));
       chained = next;
     }
@@ -89,8 +85,11 @@ class GmsslSm4Cbc final : public CbcTransform {
  private:
   static constexpr size_t kPartBytes = 4096;
 
-  Sm4Key encrypt_key_;
-  Sm4Key decrypt_key_;
+  struct Keys {
+    Sm4Key encrypt;
+    Sm4Key decrypt;
+  };
+  KeyMemory<Keys> keys_;
 };
 
 }  // namespace

@@ -3,8 +3,8 @@
 #include <array>
 
 #include "base/error.h"
-#include "base/wipe.h"
 #include "cipher/gcm.h"
+#include "cipher/key_memory.h"
 #include "cipher/usable_kernels.h"
 
 namespace mindckpt {
@@ -14,15 +14,14 @@ namespace {
 class KernelGcm final : public GcmTransform {
  public:
   KernelGcm(const GcmKernel& kernel, ByteView key) : kernel_(kernel) {
-    expand_aes_key(uchars(key), key.size(), key_.aes);
-    kernel_.expand(key_);
+    expand_aes_key(uchars(key), key.size(), key_->aes);
+    kernel_.expand(*key_);
   }
-  ~KernelGcm() override { wipe(&key_, sizeof(key_)); }
 
   Tag encrypt(const Iv& iv, ByteView plain, ByteSpan ciphertext) const override {
     MINDCKPT_CHECK(ciphertext.size() >= plain.size());
     Tag tag;
-    kernel_.seal(key_, uchars(ByteView(iv)), uchars(plain), uchars(ciphertext), plain.size(),
+    kernel_.seal(*key_, uchars(ByteView(iv)), uchars(plain), uchars(ciphertext), plain.size(),
                  uchars(ByteSpan(tag)));
     return tag;
   }
@@ -30,14 +29,14 @@ class KernelGcm final : public GcmTransform {
   bool decrypt(const Iv& iv, const Tag& tag, ByteView ciphertext, ByteSpan plain) const override {
     MINDCKPT_CHECK(plain.size() >= ciphertext.size());
     Tag expected;
-    kernel_.open(key_, uchars(ByteView(iv)), uchars(ciphertext), uchars(plain), ciphertext.size(),
+    kernel_.open(*key_, uchars(ByteView(iv)), uchars(ciphertext), uchars(plain), ciphertext.size(),
                  uchars(ByteSpan(expected)));
     return CRYPTO_memcmp(expected.data(), tag.data(), tag.size()) == 0;
   }
 
  private:
   const GcmKernel& kernel_;
-  GcmKey key_;
+  KeyMemory<GcmKey> key_;
 };
 
 // The tags of answer bytes, as OpenSSL 3 makes them: 4 chunks, 3 blocks and 5 bytes.

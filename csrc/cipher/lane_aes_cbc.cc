@@ -55,11 +55,9 @@ std::span<const AesCbcChoice> aes_cbc_choices() {
 
 std::unique_ptr<CbcTransform> make_lane_aes_cbc(ByteView key) {
   if (usable_kernels().empty()) return nullptr;
-  AesSchedule schedule;
-  expand_aes_key(uchars(key), key.size(), schedule);
-  auto cbc = std::make_unique<LaneCbc<AesSchedule>>(usable_kernels(), schedule);
-  wipe(&schedule, sizeof(schedule));
-  return cbc;
+  return std::make_unique<LaneCbc<AesSchedule>>(usable_kernels(), [&](AesSchedule& schedule) {
+    expand_aes_key(uchars(key), key.size(), schedule);
+  });
 }
 
 }  // namespace mindckpt

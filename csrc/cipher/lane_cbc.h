@@ -9,9 +9,9 @@
 #include <vector>
 
 #include "base/error.h"
-#include "base/wipe.h"
 #include "cipher/cbc.h"
 #include "cipher/kernels/cbc_kernel.h"
+#include "cipher/key_memory.h"
 #include "cipher/usable_kernels.h"
 
 namespace mindckpt {
@@ -23,12 +23,12 @@ class LaneCbc final : public CbcTransform {
   using Kernel = CbcKernel<Schedule>;
 
   // The kernels are usable here, the first one the fastest for many messages, those behind it
-  // narrower. They stay where they are.
-  LaneCbc(std::vector<const Kernel*> kernels, const Schedule& schedule)
-      : kernels_(std::move(kernels)), schedule_(schedule) {
+  // narrower. They stay where they are. `expand(schedule)` fills the schedule in, at its own place.
+  template <typename Expand>
+  LaneCbc(std::vector<const Kernel*> kernels, const Expand& expand) : kernels_(std::move(kernels)) {
+    expand(*schedule_);
     for (const Kernel* kernel : kernels_) MINDCKPT_CHECK(kernel->num_lanes <= kMostLanes);
   }
-  ~LaneCbc() override { wipe(&schedule_, sizeof(schedule_)); }
 
   void encrypt(const Iv& iv, ByteView plain, ByteSpan ciphertext) const override {
     CbcMessage message{iv, plain, ciphertext};
@@ -40,7 +40,8 @@ class LaneCbc final : public CbcTransform {
     Iv chain = iv;
     const size_t num_blocks = ciphertext.size() / kIvBytes;
     narrowest_for(num_blocks)
-        .decrypt(schedule_, uchars(ByteSpan(chain)), uchars(ciphertext), uchars(plain), num_blocks);
+        .decrypt(*schedule_, uchars(ByteSpan(chain)), uchars(ciphertext), uchars(plain),
+                 num_blocks);
   }
 
   void encrypt_all(std::span<CbcMessage> messages) const override {
@@ -112,7 +113,7 @@ class LaneCbc final : public CbcTransform {
     // Lanes without a message repeat one: the same bytes are written to the same place.
     std::fill(lanes.begin() + static_cast<ptrdiff_t>(count),
               lanes.begin() + static_cast<ptrdiff_t>(kernel.num_lanes), lanes[0]);
-    kernel.encrypt(schedule_, lanes.data(), num_blocks);
+    kernel.encrypt(*schedule_, lanes.data(), num_blocks);
     for (size_t i = 0; i < count; ++i) {
       std::memcpy(team.lanes[i].chain, lanes[i].chain, kIvBytes);
       team.lanes[i].in += num_blocks * kIvBytes;
@@ -145,7 +146,7 @@ class LaneCbc final : public CbcTransform {
   }
 
   std::vector<const Kernel*> kernels_;
-  Schedule schedule_;
+  KeyMemory<Schedule> schedule_;
 };
 
 // A kernel's known answer: what the last block is of a message of kAnswerBlocks blocks. Also

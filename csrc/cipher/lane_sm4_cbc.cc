@@ -4,6 +4,7 @@
 #include <bit>
 #include <vector>
 
+#include "base/wipe.h"
 #include "cipher/lane_cbc.h"
 
 namespace mindckpt {
@@ -140,11 +141,8 @@ std::span<const Sm4CbcChoice> sm4_cbc_choices() {
 
 std::unique_ptr<CbcTransform> make_lane_sm4_cbc(ByteView key) {
   if (usable_kernels().empty()) return nullptr;
-  Sm4Schedule schedule;
-  expand_sm4_key(uchars(key), schedule);
-  auto cbc = std::make_unique<LaneCbc<Sm4Schedule>>(usable_kernels(), schedule);
-  wipe(&schedule, sizeof(schedule));
-  return cbc;
+  return std::make_unique<LaneCbc<Sm4Schedule>>(
+      usable_kernels(), [&](Sm4Schedule& schedule) { expand_sm4_key(uchars(key), schedule); });
 }
 
 }  // namespace mindckpt

@@ -1,25 +1,23 @@
 #pragma once
 
-#include <openssl/crypto.h>
-
-#include <vector>
+#include <algorithm>
 
 #include "base/bytes.h"
+#include "cipher/key_memory.h"
 
 namespace mindckpt {
 
 // A key's bytes, wiped when they are no longer needed. Never printed, never compared.
 class Secret {
  public:
-  explicit Secret(ByteView bytes) : bytes_(bytes.begin(), bytes.end()) {}
-  ~Secret() { OPENSSL_cleanse(bytes_.data(), bytes_.size()); }
-  Secret(const Secret&) = delete;
-  Secret& operator=(const Secret&) = delete;
+  explicit Secret(ByteView bytes) : pages_(bytes.size()) {
+    std::ranges::copy(bytes, pages_.bytes().begin());
+  }
 
-  ByteView view() const noexcept { return bytes_; }
+  ByteView view() const { return pages_.bytes(); }  // throws as KeyPages::bytes does
 
  private:
-  std::vector<std::byte> bytes_;
+  KeyPages pages_;
 };
 
 }  // namespace mindckpt
