@@ -3,11 +3,12 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <functional>
 #include <limits>
-#include <unordered_set>
 #include <utility>
 
 #include "base/error.h"
+#include "base/text.h"
 #include "image/element_type.h"
 #include "image/record.h"
 
@@ -27,54 +28,19 @@ constexpr uint64_t kSmallFieldBytes = 256;
   throw Error(ErrorKind::kFormat, what + " at byte " + std::to_string(offset));
 }
 
-// Strict UTF-8 (RFC 3629): no overlong forms, no surrogates, nothing over U+10FFFF.
-bool is_utf8(std::string_view text) {
-  for (size_t i = 0; i < text.size();) {
-    const auto at = [&](size_t j) -> uint32_t {
-      return j < text.size() ? static_cast<unsigned char>(text[j]) : 0;
-    };
-    const uint32_t first = at(i);
-    const size_t length = first < 0x80             ? 1
-                          : (first & 0xE0) == 0xC0 ? 2
-                          : (first & 0xF0) == 0xE0 ? 3
-                          : (first & 0xF8) == 0xF0 ? 4
-                                                   : 0;
-    if (length == 0) return false;
-    uint32_t code = length == 1 ? first : first & (0x7Fu >> length);
-    for (size_t j = 1; j < length; ++j) {
-      if ((at(i + j) & 0xC0) != 0x80) return false;
-      code = code << 6 | (at(i + j) & 0x3F);
-    }
-    constexpr std::array<uint32_t, 5> kLeast = {0, 0, 0x80, 0x800, 0x10000};
-    if (code < kLeast[length] || code > 0x10FFFF || (code >= 0xD800 && code < 0xE000)) return false;
-    i += length;
-  }
-  return true;
-}
-
-// For messages: what a damaged file calls a name or a type can be long, or no text.
-std::string quoted(std::string_view name) {
-  constexpr size_t kMost = 80;
-  const bool is_text = is_utf8(name);
-  std::string text = "'";
-  for (const char c : name.substr(0, kMost)) {
-    const auto byte = static_cast<unsigned char>(c);
-    text.push_back(byte < 0x20 || (byte >= 0x80 && !is_text) ? '?' : c);
-  }
-  // The cut may have split a character: its continuation bytes go, and then its first one.
-  if (name.size() > kMost) {
-    while ((static_cast<unsigned char>(text.back()) & 0xC0) == 0x80) text.pop_back();
-    if (static_cast<unsigned char>(text.back()) >= 0xC0) text.pop_back();
-    text += "...";
-  }
-  return text + "'";
-}
-
 // Reads a source front to back through a window, and remembers what was taken.
 class Cursor {
  public:
-  Cursor(const Source& source, Index& index)
-      : source_(source), index_(index), window_(std::max(kMostBytes, source.window_nbytes())) {}
+  Cursor(const Source& source, Index& index, const CancelFlag* cancel)
+      : source_(source),
+        index_(index),
+        cancel_(cancel),
+        window_(std::max(kMostBytes, source.window_nbytes())) {}
+
+  // Between any two fields; a name can be as long as the file, so between two windows too.
+  void check_cancelled() const {
+    if (cancel_ != nullptr) check_not_cancelled(*cancel_);
+  }
 
   uint64_t position() const noexcept { return position_; }
   void skip_to(uint64_t position) noexcept { position_ = position; }
@@ -122,6 +88,7 @@ class Cursor {
 
   // Where records are short, reading on is quicker than a call for each.
   void fill(uint64_t nbytes) {
+    check_cancelled();
     constexpr uint64_t kGapBytes = 8 << 10;
     const uint64_t end = window_begin_ + filled_;
     const bool goes_on = filled_ > 0 && position_ >= window_begin_ && position_ <= end + kGapBytes;
@@ -145,6 +112,7 @@ class Cursor {
 
   const Source& source_;
   Index& index_;
+  const CancelFlag* cancel_;
   std::vector<std::byte> window_;
   uint64_t window_begin_ = 0;
   uint64_t filled_ = 0;
@@ -159,6 +127,44 @@ struct FieldTag {
   bool is_bytes(uint32_t wanted) const { return number == wanted && type == WireType::kBytes; }
 };
 
+// The names of a file, to find one that comes twice. A name is chosen by whoever wrote the file, so
+// the work must not depend on what it is: names that a hash takes for one cost a comparison each,
+// and sorting has no worse case.
+class Names {
+ public:
+  void add(std::string_view name, size_t entry, uint64_t begin) {
+    names_.push_back({std::hash<std::string_view>{}(name), entry, begin});
+  }
+
+  // Of the names that were there before, the first in the file; nothing where all differ.
+  struct Name {
+    uint64_t hash;
+    size_t entry;
+    uint64_t begin;  // of its record
+  };
+  std::optional<Name> find_repeated(const std::vector<Entry>& entries, const Cursor& cursor) {
+    const auto name_of = [&](const Name& name) -> const std::string& {
+      return entries[name.entry].name;
+    };
+    std::ranges::sort(names_, [&](const Name& a, const Name& b) {
+      if (a.hash != b.hash) return a.hash < b.hash;
+      cursor.check_cancelled();
+      const int order = name_of(a).compare(name_of(b));
+      return order != 0 ? order < 0 : a.entry < b.entry;
+    });
+    std::optional<Name> found;
+    for (size_t i = 1; i < names_.size(); ++i) {
+      const Name& name = names_[i];
+      if (name.hash != names_[i - 1].hash || name_of(name) != name_of(names_[i - 1])) continue;
+      if (!found || name.entry < found->entry) found = name;
+    }
+    return found;
+  }
+
+ private:
+  std::vector<Name> names_;
+};
+
 // What one TensorProto says.
 struct Tensor {
   std::vector<int64_t> dims;
@@ -168,8 +174,8 @@ struct Tensor {
 
 class Parser {
  public:
-  Parser(const Source& source, Index& index)
-      : source_(source), index_(index), cursor_(source, index) {}
+  Parser(const Source& source, Index& index, const CancelFlag* cancel)
+      : source_(source), index_(index), cursor_(source, index, cancel) {}
 
   void parse_checkpoint() {
     const uint64_t end = source_.nbytes();
@@ -188,11 +194,13 @@ class Parser {
     }
     index_.records_nbytes = cursor_.position();
     finish_tensor();
+    check_names();
     if (cursor_.position() < end) take_trailer();
   }
 
  private:
   FieldTag take_tag(uint64_t end) {
+    cursor_.check_cancelled();
     const uint64_t begin = cursor_.position();
     const uint64_t tag = cursor_.take_varint(end);
     if (tag >> 3 == 0 || tag >> 32 != 0) fail("not a checkpoint: a bad field number", begin);
@@ -355,9 +363,7 @@ class Parser {
     }
     finish_tensor();
     const bool first_of_name = role == EntryRole::kTensor || role == EntryRole::kMapKey;
-    if (first_of_name && !names_.insert(name).second) {
-      fail("parameter " + quoted(name) + " comes twice, or its slices are not adjacent", begin);
-    }
+    if (first_of_name) names_.add(name, index_.entries.size(), begin);
     entry_begin_ = begin;
     index_.entries.push_back({std::move(name),
                               std::move(*tensor.type),
@@ -365,6 +371,14 @@ class Parser {
                               tensor.content->nbytes,
                               {*tensor.content},
                               role});
+  }
+
+  void check_names() {
+    if (const auto repeated = names_.find_repeated(index_.entries, cursor_)) {
+      fail("parameter " + quoted(index_.entries[repeated->entry].name) +
+               " comes twice, or its slices are not adjacent",
+           repeated->begin);
+    }
   }
 
   // The last entry has all its slices: do they hold what its type and dims say?
@@ -400,6 +414,7 @@ class Parser {
     }
     if (empty) wanted = 0;
     if (wanted != entry.nbytes) {
+      check_names();  // where slices are not adjacent, each has too little
       fail("parameter " + quoted(entry.name) + ": " + std::to_string(entry.nbytes) +
                " bytes of content, its type and dims need " + std::to_string(wanted),
            entry_begin_);
@@ -449,15 +464,15 @@ class Parser {
   const Source& source_;
   Index& index_;
   Cursor cursor_;
-  std::unordered_set<std::string> names_;
+  Names names_;
   uint64_t entry_begin_ = 0;
 };
 
 }  // namespace
 
-Index Index::read(const Source& plain) {
+Index Index::read(const Source& plain, const CancelFlag* cancel) {
   Index index;
-  Parser(plain, index).parse_checkpoint();
+  Parser(plain, index, cancel).parse_checkpoint();
   return index;
 }
 

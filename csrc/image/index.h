@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "base/workers.h"
 #include "image/seal.h"
 #include "storage/source.h"
 
@@ -32,9 +33,10 @@ struct Entry {
 class Index {
  public:
   // Throws Error(kFormat) that says what is wrong and where, for anything that is not a sound
-  // checkpoint; Error(kIo). Allocates in proportion to the bytes that are there, whatever lengths
-  // and dims they claim.
-  static Index read(const Source& plain);
+  // checkpoint; Error(kIo); Error(kCancelled) once `cancel`, which is borrowed, is set. Takes
+  // memory in proportion to the bytes that are there, whatever lengths and dims they claim, and no
+  // more time for names that somebody chose than for others.
+  static Index read(const Source& plain, const CancelFlag* cancel = nullptr);
 
   std::vector<Entry> entries;
 

@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/text.h"
 #include "base/workers.h"
 #include "engine/checkpoint_file.h"
 #include "image/element_type.h"
@@ -76,12 +77,7 @@ class PyReader {
   PyReader(const py::str& path, const std::optional<py::bytes>& key, const std::string& mode) {
     const std::string resolved = file_system_path(path);
     const std::shared_ptr<const Cipher> cipher = make_cipher(key, mode);
-    if (cipher == nullptr) {
-      const py::gil_scoped_release release;
-      file_ = std::make_shared<CheckpointFile>(resolved, nullptr);
-      return;
-    }
-    // Every block of an encrypted file may have to be visited.
+    // All records of a file are visited, and every block of an encrypted one may have to be.
     run_interruptibly([&](const CancelFlag& cancel) {
       file_ = std::make_shared<CheckpointFile>(resolved, cipher, &cancel);
     });
@@ -161,14 +157,22 @@ class PyReader {
     mapping.release();
 
     py::list arrays(indices.size());
+    std::vector<size_t> places;  // of what does not lie together in the file, and is read
+    std::vector<size_t> to_read;
+    std::vector<py::dtype> to_read_as;
     for (size_t i = 0; i < indices.size(); ++i) {
       const Entry& entry = file_->entries()[indices[i]];
       if (entry.slices.size() == 1) {
         arrays[i] = make_array(entry, dtypes[i], data + entry.slices.front().begin, owner);
       } else {
-        arrays[i] = read({indices[i]}, {dtypes[i]}, false, 0)[0];
+        places.push_back(i);
+        to_read.push_back(indices[i]);
+        to_read_as.push_back(dtypes[i]);
       }
     }
+    if (places.empty()) return arrays;
+    const py::list read_arrays = read(to_read, to_read_as, false, 0);
+    for (size_t i = 0; i < places.size(); ++i) arrays[places[i]] = read_arrays[i];
     return arrays;
   }
 
@@ -200,14 +204,15 @@ class PyReader {
     int64_t elements = 1;
     for (const int64_t dim : entry.dims) elements *= dim;
     if (static_cast<uint64_t>(elements * dtype.itemsize()) != entry.nbytes) {
-      throw py::value_error("parameter '" + entry.name + "': the dtype's size is not its type's");
+      throw py::value_error("parameter " + quoted(entry.name) +
+                            ": the dtype's size is not its type's");
     }
     // NumPy bounds the number of dims, and what it says then is about the file.
     try {
       return py::array(dtype, entry.dims, {}, data, owner);
     } catch (py::error_already_set& refused) {
       if (!refused.matches(PyExc_ValueError)) throw;
-      throw Error(ErrorKind::kFormat, "parameter '" + entry.name + "' has too many dims");
+      throw Error(ErrorKind::kFormat, "parameter " + quoted(entry.name) + " has too many dims");
     }
   }
 

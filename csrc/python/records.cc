@@ -7,6 +7,7 @@
 #include <string>
 #include <utility>
 
+#include "base/text.h"
 #include "image/element_type.h"
 #include "python/array_interface.h"
 #include "python/device_array.h"
@@ -122,11 +123,11 @@ class Reader {
   static void read_array(TensorRef& tensor, const py::array& array) {
     const char kind = array.dtype().kind();
     if (kind == 'O' || array.itemsize() > 16 || array.itemsize() == 0) {
-      throw py::type_error("parameter '" + tensor.name + "': its elements cannot be saved");
+      throw py::type_error("parameter " + quoted(tensor.name) + ": its elements cannot be saved");
     }
     if (!std::equal(tensor.dims.begin(), tensor.dims.end(), array.shape(),
                     array.shape() + array.ndim())) {
-      throw py::value_error("parameter '" + tensor.name + "': dims and shape differ");
+      throw py::value_error("parameter " + quoted(tensor.name) + ": dims and shape differ");
     }
     tensor.layout = layout_of(array);
     tensor.nbytes = static_cast<uint64_t>(array.nbytes());

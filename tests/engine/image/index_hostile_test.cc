@@ -1,8 +1,12 @@
 #include <doctest/doctest.h>
 
+#include <functional>
 #include <set>
 
+#include "base/error.h"
+#include "base/text.h"
 #include "image/sound_index.h"
+#include "support/errors.h"
 #include "support/message.h"
 #include "support/parameters.h"
 #include "support/random.h"
@@ -50,6 +54,96 @@ std::string sealed_file() {
   test::add_typical(parameters);
   const FileImage image = FileImage::plan(parameters.refs(), {64, true, Iv{}});
   return test::text_of(test::read_image(image));
+}
+
+// Names of 16 ASCII characters that GCC's std::hash takes for one: MurmurHash64A with a fixed seed,
+// whose last block is chosen so that every name comes to the same state.
+std::vector<std::string> colliding_names(size_t count) {
+  constexpr uint64_t kMultiplier = 0xC6A4A7935BD1E995;
+  constexpr uint64_t kInverse = 0x5F7A0EA7E59B19BD;  // of the multiplier, modulo 2^64
+  static_assert(kMultiplier * kInverse == 1);
+  const auto mixed = [](uint64_t block) {
+    block *= kMultiplier;
+    return (block ^ block >> 47) * kMultiplier;
+  };
+  const auto unmixed = [](uint64_t block) {
+    block *= kInverse;
+    return (block ^ block >> 47) * kInverse;
+  };
+  constexpr uint64_t kSeed = 0xC70F6907;
+  constexpr uint64_t kTarget = 0x1234567890ABCDEF;
+  constexpr uint64_t kNotAscii = 0x8080808080808080;
+  std::vector<std::string> names;
+  for (uint64_t number = 0; names.size() < count; ++number) {
+    uint64_t blocks[2] = {0, 0};  // the number in letters, from 'A' on; and what follows from it
+    for (int i = 0; i < 8; ++i) blocks[0] |= (0x41 + (number >> (4 * i) & 0xF)) << (8 * i);
+    const uint64_t state = (kSeed ^ sizeof(blocks) * kMultiplier ^ mixed(blocks[0])) * kMultiplier;
+    blocks[1] = unmixed(state ^ kTarget);
+    if ((blocks[1] & kNotAscii) != 0) continue;
+    names.emplace_back(reinterpret_cast<const char*>(blocks), sizeof(blocks));
+  }
+  return names;
+}
+
+std::string file_of(const std::vector<std::string>& names) {
+  const std::string tensor = tensor_message({1}, "Int8", "x");
+  std::string file;
+  for (const std::string& name : names) file += record(name, tensor);
+  return file;
+}
+
+// An unseeded hash table compares each of them with all before: that takes many minutes.
+TEST_CASE("300000 names that a hash takes for one are read as any others are") {
+  const std::vector<std::string> names = colliding_names(300'000);
+  const std::hash<std::string_view> hash;
+  if (hash(names.front()) != hash(names.back())) {
+    MESSAGE("skipped: this std::hash is another one");
+    return;
+  }
+  const Index index = Index::read(test::MemorySource(file_of(names)));
+  CHECK(index.entries.size() == names.size());
+}
+
+TEST_CASE("of names that a hash takes for one the first that comes twice is told") {
+  std::vector<std::string> names = colliding_names(1000);
+  const std::string once = file_of(names);
+  names.insert(names.end(), {names[700], names[3]});
+  const Error error = test::error_of([&] { Index::read(test::MemorySource(file_of(names))); });
+  CHECK(error.kind() == ErrorKind::kFormat);
+  CHECK(std::string(error.what()).starts_with("parameter " + quoted(names[700]) + " comes twice"));
+  CHECK(std::string(error.what()).ends_with("at byte " + std::to_string(once.size())));
+}
+
+TEST_CASE("reading an index ends when it is cancelled, between fields and inside a long one") {
+  const CancelFlag cancelled{true};
+  const std::string many_fields = Message().varint(15, 1).text();
+  const std::string long_name = record(std::string(1 << 20, 'n'), tensor_message({}, "Int8", "x"));
+  for (const std::string& file : {many_fields, long_name, small_file().bytes}) {
+    CHECK(test::error_of([&] { Index::read(test::MemorySource(file), &cancelled); }).kind() ==
+          ErrorKind::kCancelled);
+  }
+  // Once the reading has begun.
+  class Cancelling final : public Source {
+   public:
+    explicit Cancelling(std::string_view text) : source_(text) {}
+    uint64_t nbytes() const override { return source_.nbytes(); }
+    size_t window_nbytes() const override { return 64; }
+    void read_at(uint64_t offset, ByteSpan out) const override {
+      source_.read_at(offset, out);
+      if (++reads == 2) cancel.store(true);
+    }
+    mutable CancelFlag cancel{false};
+    mutable int reads = 0;
+
+   private:
+    test::MemorySource source_;
+  };
+  for (const std::string& file : {file_of(colliding_names(100)), long_name}) {
+    const Cancelling source(file);
+    CHECK(test::error_of([&] { Index::read(source, &source.cancel); }).kind() ==
+          ErrorKind::kCancelled);
+    CHECK(source.reads == 2);
+  }
 }
 
 TEST_CASE("a file cut off anywhere but between records is refused") {
