@@ -380,6 +380,9 @@ def load_checkpoint(
     entries = reader.entries
     indices = [i for i, entry in enumerate(entries) if chosen is None or chosen(entry[0])]
     if not indices:
+        if dec_key is not None:
+            # The names may be what a damaged block decrypts to: then that is what is wrong.
+            reader.read([], [], check_crc=False, num_threads=num_threads)
         raise CheckpointError(
             f"{path!r} holds no parameters"
             if not entries

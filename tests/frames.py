@@ -67,6 +67,12 @@ def open_block(block: Block, key: bytes) -> bytes:
     return unpadder.update(padded) + unpadder.finalize()
 
 
+def open_raw(ciphertext: bytes, key: bytes, mode: str) -> bytes:
+    """What the block cipher of a CBC mode decrypts to, block by block, before anything is XORed."""
+    decryptor = Cipher(_algorithm(mode, key), modes.ECB()).decryptor()
+    return decryptor.update(ciphertext) + decryptor.finalize()
+
+
 def open_all(data: bytes, key: bytes) -> bytes:
     """The plaintext of an encrypted file."""
     return b"".join(open_block(block, key) for block in split(data))

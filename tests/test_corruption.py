@@ -18,7 +18,14 @@ from hypothesis import strategies as st
 import frames
 import schema
 import wire
-from mindckpt import CheckpointError, Parameter, load_checkpoint, save_checkpoint
+from mindckpt import (
+    CheckpointError,
+    ChecksumError,
+    DecryptionError,
+    Parameter,
+    load_checkpoint,
+    save_checkpoint,
+)
 from support import AVAILABLE_MODES, MODES, TYPE_NAMES, assert_holds, run_python
 
 KEY = bytes(range(16))
@@ -101,6 +108,18 @@ def test_a_file_with_a_crc_cut_anywhere_is_refused_by_crc_check(tmp_path: Path) 
     data = saved(tmp_path, SMALL, crc_check=True)
     for cut in range(len(data)):
         assert outcome(tmp_path, data[:cut], SMALL, crc_check=True) == "refused", cut
+
+
+def test_crc_check_verifies_a_file_that_is_mapped(tmp_path: Path) -> None:
+    """A flipped bit in the middle of a tensor, which nothing else can notice."""
+    data = bytearray(saved(tmp_path, MANY_BLOCKS, crc_check=True))
+    path = tmp_path / "damaged.ckpt"
+    path.write_bytes(data)
+    assert_holds(load_checkpoint(str(path), mmap=True, crc_check=True), MANY_BLOCKS)
+    data[data.index(MANY_BLOCKS["w"].tobytes()) + 1000] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ChecksumError):
+        load_checkpoint(str(path), mmap=True, crc_check=True)
 
 
 def test_a_cut_trailer_is_refused_unchecked_too(tmp_path: Path) -> None:
@@ -243,6 +262,44 @@ def test_blocks_of_our_files_cannot_be_rearranged(tmp_path: Path, mode: str) -> 
     for surgery in surgeries:
         assert outcome(tmp_path, b"".join(surgery), MANY_BLOCKS, **opening(mode)) == "refused"
     assert outcome(tmp_path, b"".join(ours), MANY_BLOCKS, **opening(mode)) == "right"
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("block_bytes", [1024, 1500, 2048, 4096])
+@pytest.mark.parametrize("crc_check", [False, True])
+def test_a_block_dropped_repeated_or_swapped_is_a_decryption_error(
+    tmp_path: Path, mode: str, block_bytes: int, crc_check: bool
+) -> None:
+    """As docs/format.md says, and never what a parser makes of the rest: every such file."""
+    secret = sealing(mode, block_bytes=block_bytes, crc_check=crc_check)
+    ours = [block.raw for block in frames.split(saved(tmp_path, MANY_BLOCKS, **secret))]
+    surgeries = [[*ours[:i], *ours[i + 1 :]] for i in range(len(ours)) if len(ours) > 1]
+    surgeries += [[*ours[:i], ours[i], *ours[i:]] for i in range(len(ours))]
+    for i, j in itertools.combinations(range(len(ours)), 2):
+        swapped = list(ours)
+        swapped[i], swapped[j] = swapped[j], swapped[i]
+        surgeries.append(swapped)
+    path = tmp_path / "damaged.ckpt"
+    for surgery in surgeries:
+        path.write_bytes(b"".join(surgery))
+        for kwargs in ({}, {"crc_check": crc_check}, {"specify_prefix": "w"}):
+            with pytest.raises(DecryptionError):
+                load_checkpoint(str(path), **opening(mode), **kwargs)
+
+
+def test_no_name_of_a_damaged_block_decides_what_is_selected(tmp_path: Path) -> None:
+    """What is wrong is the block, not that nobody has that name."""
+    path = tmp_path / "damaged.ckpt"
+    # The first block is opened at once; of the others the names are only looked at.
+    parameters = {"w": np.arange(520, dtype=np.float32), "secret.name": np.zeros(9, np.int8)}
+    data = bytearray(saved(tmp_path, parameters, **sealing("AES-GCM")))
+    blocks = frames.split(bytes(data))
+    last = blocks[-1]
+    plain = frames.open_block(last, KEY)
+    data[len(data) - len(last.ciphertext) + plain.index(b"secret")] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DecryptionError):
+        load_checkpoint(str(path), specify_prefix="secret", **opening("AES-GCM"))
 
 
 @settings(max_examples=150)

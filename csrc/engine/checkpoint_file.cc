@@ -10,6 +10,8 @@
 #include "base/memory.h"
 #include "checksum/crc32.h"
 #include "engine/uploads.h"
+#include "image/record.h"
+#include "image/seal.h"
 
 namespace mindckpt {
 
@@ -384,14 +386,66 @@ class Loader {
   Buffer large_;  // for a block that is too large for a worker's buffer
 };
 
-// What the opening seal says of the blocks. One that nobody can read is the index's to speak of.
-std::optional<FrameRun> find_run(ByteView first_plain) {
+// The opening seal at the front of a plaintext. One that nobody can read is the index's to speak
+// of.
+std::optional<Seal> opening_seal_of(ByteView plain) {
   try {
-    const auto seal = find_opening_seal(first_plain);
-    if (!seal) return std::nullopt;
-    return FrameRun{seal->iv_base, seal->block_count, seal->plain_nbytes};
+    return find_opening_seal(plain);
   } catch (const Error&) {
     return std::nullopt;
+  }
+}
+
+// What it says of the blocks.
+std::optional<FrameRun> find_run(ByteView first_plain) {
+  const auto seal = opening_seal_of(first_plain);
+  if (!seal) return std::nullopt;
+  return FrameRun{seal->iv_base, seal->block_count, seal->plain_nbytes};
+}
+
+// The same of a file whose first block may be shorter than that record.
+std::optional<Seal> read_opening_seal(const SealedSource& sealed) {
+  std::array<std::byte, kSealRecordBytes> plain;
+  if (sealed.nbytes() < plain.size()) return std::nullopt;
+  sealed.read_at(0, plain);
+  return opening_seal_of(plain);
+}
+
+// Whether a closing seal stands where it does in a file of ours, whatever stands before it.
+bool ends_with_closing_seal(const SealedSource& sealed) {
+  for (const uint64_t behind : {uint64_t{0}, kCrcTrailerBytes}) {
+    std::array<std::byte, kSealPayloadBytes> payload;
+    if (sealed.nbytes() < payload.size() + behind) return false;
+    sealed.read_at(sealed.nbytes() - behind - payload.size(), payload);
+    try {
+      const auto placed = decode_seal(payload);
+      if (placed && placed->position == Seal::Position::kClosing) return true;
+    } catch (const Error&) {
+      // Of another version, or a parameter's bytes.
+    }
+  }
+  return false;
+}
+
+[[noreturn]] void refuse_blocks(const char* why) {
+  throw Error(ErrorKind::kDecryption,
+              std::string("the file's blocks are not those that were saved: ") + why);
+}
+
+// CBC does not authenticate. Whoever sees how a changed file fails, whether by its padding or by
+// what follows from it, can decrypt a file by trying (a padding oracle), so what depends on
+// decrypted bytes fails with one message that names no place. Errors with a path are the file
+// system's.
+template <typename Body>
+void failing_alike(const Cipher* cipher, const Body& body) {
+  try {
+    body();
+  } catch (const Error& error) {
+    const bool tells = error.kind() == ErrorKind::kDecryption || error.kind() == ErrorKind::kFormat;
+    if (cipher == nullptr || cipher->authenticates() || !tells || !error.path().empty()) throw;
+    throw Error(ErrorKind::kDecryption,
+                "the file does not decrypt to a whole checkpoint: the key is wrong, or the file is "
+                "damaged, cut short, or changed while it was read");
   }
 }
 
@@ -403,14 +457,22 @@ CheckpointFile::CheckpointFile(const std::string& path, std::shared_ptr<const Ci
   try {
     std::array<std::byte, 4> first{};
     file_.read_at(0, ByteSpan(first).first(std::min<uint64_t>(first.size(), file_.nbytes())));
-    if (cipher_) {
-      read_sealed_index(cancel);
-    } else if (const auto mode = encrypted_mode(first)) {
+    const auto mode = encrypted_mode(first);
+    if (cipher_ == nullptr) {
+      if (mode) {
+        throw Error(ErrorKind::kDecryption, "the file is encrypted with " +
+                                                std::string(cipher_mode_name(*mode)) +
+                                                ": a key is needed");
+      }
+      index_ = Index::read(file_, cancel);
+    } else if (mode && *mode != cipher_->mode()) {
       throw Error(ErrorKind::kDecryption, "the file is encrypted with " +
-                                              std::string(cipher_mode_name(*mode)) +
-                                              ": a key is needed");
+                                              std::string(cipher_mode_name(*mode)) + ", not with " +
+                                              std::string(cipher_mode_name(cipher_->mode())));
+    } else if (!mode && file_.nbytes() >= first.size()) {
+      throw Error(ErrorKind::kDecryption, "the file is not encrypted, or damaged at its start");
     } else {
-      index_ = Index::read(file_);
+      failing_alike(cipher_.get(), [&] { read_sealed_index(cancel); });
     }
   } catch (const Error& error) {
     if (!error.path().empty()) throw;
@@ -420,11 +482,18 @@ CheckpointFile::CheckpointFile(const std::string& path, std::shared_ptr<const Ci
 
 void CheckpointFile::read_sealed_index(const CancelFlag* cancel) {
   sealed_ = std::make_unique<SealedSource>(file_, *cipher_, find_run, cancel);
+  // Blocks that are known to be ours are looked at as blocks before any text in them is parsed.
+  const std::optional<Seal> opening = read_opening_seal(*sealed_);
+  if (opening) {
+    check_run(*opening);
+  } else {
+    check_no_run();
+  }
   try {
-    index_ = Index::read(*sealed_);
-    check_seals();
+    index_ = Index::read(*sealed_, cancel);
   } catch (const Error& error) {
-    if (error.kind() != ErrorKind::kFormat) throw;
+    if (error.kind() != ErrorKind::kFormat || !error.path().empty()) throw;
+    if (!cipher_->authenticates()) throw;  // which fails alike
     // The index is made of bytes that nothing has vouched for, so what it says is wrong may be a
     // stranger's words, or a parameter's bytes. When a block does not open, that is what is wrong.
     Buffer plain;
@@ -433,33 +502,30 @@ void CheckpointFile::read_sealed_index(const CancelFlag* cancel) {
       plain.reserve(frame.plain_nbytes);
       sealed_->open({&frame, 1}, plain.span().first(frame.plain_nbytes));
     }
-    if (cipher_->authenticates()) throw;
-    throw Error(ErrorKind::kDecryption,
-                "what the file decrypts to is no checkpoint: the key is wrong, or it is damaged");
+    if (!opening && ends_with_closing_seal(*sealed_)) refuse_blocks("the first one is gone");
+    throw;
+  }
+  if (index_.opening_seal && !index_.closing_seal) refuse_blocks("the last one is gone");
+  if (!index_.opening_seal && index_.closing_seal) refuse_blocks("the first one is gone");
+  if (index_.opening_seal && index_.opening_seal->seal != index_.closing_seal->seal) {
+    refuse_blocks("the first and the last belong to different files");
   }
 }
 
-void CheckpointFile::check_seals() const {
+void CheckpointFile::check_run(const Seal& seal) const {
   const std::vector<Frame>& frames = sealed_->frames();
-  if (!index_.opening_seal && !index_.closing_seal) return check_no_run();
-
-  const auto refuse = [](const char* what) {
-    throw Error(ErrorKind::kDecryption,
-                std::string("the file's blocks are not those that were saved: ") + what);
-  };
-  if (!index_.opening_seal) refuse("the first one is gone");
-  if (!index_.closing_seal) refuse("the last one is gone");
-  const Seal& seal = index_.opening_seal->seal;
-  if (seal != index_.closing_seal->seal) refuse("the first and the last belong to different files");
-  if (seal.block_count != frames.size()) refuse("their number is another");
-  if (seal.plain_nbytes != sealed_->nbytes()) refuse("their length is another");
+  if (seal.block_count != frames.size()) refuse_blocks("their number is another");
+  if (seal.plain_nbytes != sealed_->nbytes()) refuse_blocks("their length is another");
   for (size_t i = 0; i < frames.size(); ++i) {
-    if (frames[i].number != cipher_->block_number(seal.iv_base, i))
-      refuse("their order is another");
+    if (frames[i].number != cipher_->block_number(seal.iv_base, i)) {
+      refuse_blocks("their order is another");
+    }
     // A block that is not opened could lend some of its length to another one, and shift all
     // between.
     const bool last = i + 1 == frames.size();
-    if (!last && frames[i].plain_nbytes != frames[0].plain_nbytes) refuse("a length is another");
+    if (!last && frames[i].plain_nbytes != frames[0].plain_nbytes) {
+      refuse_blocks("a length is another");
+    }
   }
 }
 
@@ -482,7 +548,8 @@ void CheckpointFile::check_no_run() const {
 void CheckpointFile::read(std::span<const Target> targets, bool check_crc,
                           const LoadRun& run) const {
   try {
-    Loader(file_, sealed_.get(), index_, targets, check_crc).run(run);
+    failing_alike(cipher_.get(),
+                  [&] { Loader(file_, sealed_.get(), index_, targets, check_crc).run(run); });
   } catch (const Error& error) {
     if (!error.path().empty()) throw;
     throw Error(error.kind(), error.what(), file_.path());

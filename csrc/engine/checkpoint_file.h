@@ -38,7 +38,8 @@ class CheckpointFile {
  public:
   // `cipher` is nullptr for a plain file. Throws Error(kIo), Error(kFormat), Error(kDecryption),
   // Error(kCancelled).
-  // `cancel` is borrowed until this returns.
+  // `cancel` is borrowed until this returns. Of a file in a mode that does not authenticate, all
+  // that depends on decrypted bytes fails alike.
   CheckpointFile(const std::string& path, std::shared_ptr<const Cipher> cipher,
                  const CancelFlag* cancel = nullptr);
 
@@ -58,7 +59,7 @@ class CheckpointFile {
 
  private:
   void read_sealed_index(const CancelFlag* cancel);
-  void check_seals() const;
+  void check_run(const Seal& seal) const;
   void check_no_run() const;
 
   std::shared_ptr<const Cipher> cipher_;

@@ -1,4 +1,6 @@
 #include <doctest/doctest.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -8,6 +10,23 @@
 #include "engine/saving.h"
 #include "support/errors.h"
 #include "support/message.h"
+
+namespace {
+
+// A file that is cut short just before the read of that number.
+const char* cut_path = nullptr;
+int reads_before_cut = 0;
+
+}  // namespace
+
+// Stands before the C library's.
+extern "C" ssize_t preadv64(int fd, const iovec* pieces, int count, off64_t offset) {
+  if (cut_path != nullptr && reads_before_cut-- == 0) {
+    if (::truncate(cut_path, 10) != 0) return -1;
+    cut_path = nullptr;
+  }
+  return ::syscall(SYS_preadv, fd, pieces, count, offset, long{0});
+}
 
 // Reading part of a file, and files that are damaged or change.
 namespace mindckpt {
@@ -266,6 +285,42 @@ TEST_CASE_FIXTURE(SaveFixture, "a file that became shorter since it was opened i
   const Error error = error_of([&] { read_all(file); });
   CHECK(error.kind() == ErrorKind::kFormat);
   CHECK(error.path() == path);
+}
+
+// CBC's other errors say that the key may be wrong: not so this one.
+TEST_CASE_FIXTURE(SaveFixture,
+                  "a file cut short while it is opened or read says so in every mode") {
+  for (const CipherKind& kind : test::every_mode()) {
+    CAPTURE(kind.label());
+    const SharedCipher cipher = cipher_of(kind);
+    const Bytes whole = saved(parameters, {cipher, true, 100, 1});
+    for (int reads = 0;; ++reads) {
+      CAPTURE(reads);
+      test::write_file(path, whole);
+      cut_path = path.c_str();
+      reads_before_cut = reads;
+      try {
+        read_all(CheckpointFile(path, cipher));
+        REQUIRE(cut_path != nullptr);  // by now there were enough reads before it
+        cut_path = nullptr;
+        CHECK(reads > 8);
+        break;
+      } catch (const Error& error) {
+        CHECK(error.kind() == ErrorKind::kFormat);
+        CHECK(error.path() == path);
+        CHECK(test::message(error) == doctest::Contains("became shorter while it was read"));
+      }
+    }
+  }
+}
+
+TEST_CASE_FIXTURE(SaveFixture, "a file that is opened after it was cancelled says so") {
+  const CancelFlag cancelled{true};
+  for (const SharedCipher& cipher : {SharedCipher(), cipher_of({CipherMode::kAesGcm, 16})}) {
+    test::write_file(path, saved(parameters, {cipher}));
+    CHECK(error_of([&] { CheckpointFile(path, cipher, &cancelled); }).kind() ==
+          ErrorKind::kCancelled);
+  }
 }
 
 TEST_CASE_FIXTURE(SealedFixture, "a read that is cancelled says so") {
