@@ -327,8 +327,10 @@ class Parameter(Tensor):
         return self
 
     def __repr__(self) -> str:
+        # MindSpore shows the name as it is; what controls a terminal is escaped here.
+        name = self.name if self.name.isprintable() else repr(self.name)[1:-1]
         return (
-            f"Parameter (name={self.name}, shape={self.shape}, dtype={self.dtype}, "
+            f"Parameter (name={name}, shape={self.shape}, dtype={self.dtype}, "
             f"requires_grad={self.requires_grad})"
         )
 

@@ -29,6 +29,25 @@ def test_a_parameter_prints_as_documented() -> None:
     assert f"{scalar}" == repr(scalar)
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("a\x1b[2Jb", "a\\x1b[2Jb"),
+        ("a\nb\tc", "a\\nb\\tc"),
+        ("\x9b31m\x7f", "\\x9b31m\\x7f"),
+        ("\u202egnp", "\\u202egnp"),
+        ("b'c\\d \u53c2\u6570 \U0001f642", "b'c\\d \u53c2\u6570 \U0001f642"),
+    ],
+)
+def test_a_name_cannot_control_the_terminal_that_shows_it(name: str, shown: str) -> None:
+    """Other names are shown as they are, as MindSpore shows them."""
+    parameter = Parameter(np.zeros(2, np.int8), name=name)
+    assert (
+        repr(parameter) == f"Parameter (name={shown}, shape=(2,), dtype=Int8, requires_grad=True)"
+    )
+    assert str({"p": parameter}) == f"{{'p': {parameter!r}}}"
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", TYPE_NAMES, ids=str)
 def test_attributes_are_those_of_the_array(kind: Any, dtype: np.dtype[Any]) -> None:
