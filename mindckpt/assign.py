@@ -85,19 +85,21 @@ def assign(
     plan: list[_Assignment] = []
     imports: list[_MapImport] = []
     missing: list[tuple[str, Any]] = []
-    unfit: list[str] = []
+    passed_over: list[str] = []  # not looked for under prefixes
     used: set[str] = set()
     for path, parameter in net.parameters_and_names():
         name = _net_parameter_name(path, parameter)
         if name not in parameter_dict:
-            if not name.startswith("accu_grads"):  # MindSpore's gradient accumulators
+            if _is_map(parameter):
+                passed_over.append(name)
+            elif not name.startswith("accu_grads"):  # MindSpore's gradient accumulators
                 missing.append((name, parameter))
             continue
         value = parameter_dict[name]
         if _is_map(parameter):
             imports.append(_fitted_map(parameter, name, value))
-        elif isinstance(value, (str, list)):  # which a parameter can't hold: passed over
-            unfit.append(name)
+        elif isinstance(value, (str, list)):  # which a parameter can't hold
+            passed_over.append(name)
             continue
         else:
             plan.append(_fitted(parameter, name, value, strict_load))
@@ -116,7 +118,7 @@ def assign(
                 f"parameter {assignment.name!r}: {error}; of {len(ordered)} parameters of the net "
                 f"{done} were set before: load it again"
             ) from error
-    not_loaded = [name for name, _ in missing] + unfit
+    not_loaded = [name for name, _ in missing] + passed_over
     _warn(plan, not_loaded)
     return not_loaded, [name for name in parameter_dict if name not in used]
 
@@ -146,39 +148,52 @@ def _plan_under_prefixes(
     As MindSpore does it. The first missing name that a name of the dict ends with shows a prefix;
     whatever is there under that prefix is loaded; then the same with what is still missing.
     """
-    longer = _first_names_by_ending([name for name, _ in missing], parameter_dict)
+    prefixes, endings_under = _prefixes_of([name for name, _ in missing], parameter_dict)
+    places: dict[str, list[int]] = {}  # in `missing`, where two parameters can have one name
+    for place, (name, _) in enumerate(missing):
+        places.setdefault(name, []).append(place)
     plan: list[_Assignment] = []
-    for ending, longer_name in longer.items():
-        if all(name != ending for name, _ in missing):
-            continue  # loaded under an earlier prefix
-        prefix = longer_name.removesuffix(ending)
+    for ending in list(places):
+        if ending not in places or ending not in prefixes:
+            continue  # loaded under an earlier prefix, or the dict has nothing for it
+        prefix = prefixes[ending]
         _logger.warning("load_param_into_net: loading parameters without their prefix %r", prefix)
-        still_missing = []
-        for name, parameter in missing:
-            value = parameter_dict.get(prefix + name, "")
-            if isinstance(value, (str, list)) or _is_map(parameter):
-                still_missing.append((name, parameter))
-            else:
-                plan.append(_fitted(parameter, name, value, strict_load=False))
-        missing = still_missing
-    return plan, missing
+        found = [place for name in endings_under[prefix] for place in places.pop(name, ())]
+        for place in sorted(found):
+            name, parameter = missing[place]
+            plan.append(_fitted(parameter, name, parameter_dict[prefix + name], strict_load=False))
+    still_missing = sorted(place for left in places.values() for place in left)
+    return plan, [missing[place] for place in still_missing]
 
 
-def _first_names_by_ending(endings: list[str], parameter_dict: dict[str, Any]) -> dict[str, str]:
-    """For each ending, in order, the first longer name of a parameter that ends with it, if any."""
+def _prefixes_of(
+    endings: list[str], parameter_dict: dict[str, Any]
+) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """By which prefixes names of parameters are longer than `endings`.
+
+    Both are made in one pass over the dict, whose names come from a file: were each prefix tried
+    with each ending, a file could make that last as long as it likes.
+
+    Returns:
+        For each ending the prefix of the first name that ends with it, if any; and for each prefix
+        the endings of names under it.
+    """
     wanted = set(endings)
     lengths = sorted({len(ending) for ending in wanted})
-    found: dict[str, str] = {}
+    prefixes: dict[str, str] = {}
+    endings_under: dict[str, list[str]] = {}
     for name, value in parameter_dict.items():
         if isinstance(value, (str, list)):
             continue
         for length in lengths:
-            if not 0 < length < len(name):
-                continue
-            ending = name[-length:]
+            if length >= len(name):
+                break
+            prefix, ending = name[: len(name) - length], name[len(name) - length :]
             if ending in wanted:
-                found.setdefault(ending, name)
-    return {ending: found[ending] for ending in endings if ending in found}
+                endings_under.setdefault(prefix, []).append(ending)
+                if ending:
+                    prefixes.setdefault(ending, prefix)
+    return prefixes, endings_under
 
 
 def _fitted(parameter: Any, name: str, value: Any, strict_load: bool) -> _Assignment:

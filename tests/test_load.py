@@ -748,6 +748,50 @@ def test_another_shape_is_a_runtime_error_that_names_both(
     assert not net.p0.asnumpy().any()
 
 
+def under_prefixes(names: list[str], saved: list[str]) -> tuple[list[str], list[str]]:
+    """What MindSpore loads under longer names, and the names it misses; as its code says it."""
+    missing = [name for name in names if name not in saved]
+    loaded: list[str] = []
+    for ending in list(missing):
+        longer = [name for name in saved if ending and name.endswith(ending) and name != ending]
+        if ending not in missing or not longer:
+            continue
+        prefix = longer[0].removesuffix(ending)
+        loaded += [name for name in missing if prefix + name in saved]
+        missing = [name for name in missing if prefix + name not in saved]
+    return loaded, missing
+
+
+@given(
+    names=st.lists(st.text("ab.", min_size=1, max_size=4), unique=True, min_size=1, max_size=6),
+    saved=st.lists(st.text("ab.", min_size=1, max_size=6), unique=True, max_size=8),
+)
+def test_names_are_looked_for_under_prefixes_as_mindspore_looks(
+    names: list[str], saved: list[str]
+) -> None:
+    net = Net(*((name, (1,), F) for name in names))
+    values = {name: Parameter(np.array([i + 1.0], np.float32)) for i, name in enumerate(saved)}
+    loaded, missing = under_prefixes(names, saved)
+    not_loaded, _ = load_param_into_net(net, values)
+    assert not_loaded == missing
+    filled = {name for name, value in values_of(net).items() if value != [0.0]}
+    assert filled == {*loaded, *(name for name in names if name in saved)}
+
+
+def test_many_prefixes_are_tried_at_once() -> None:
+    """Each with each of these names would be a thousand million."""
+    names = [f"w{i:05}" for i in range(30_000)]
+    parameters = [Parameter(np.zeros(1, np.float32), name=name) for name in names]
+
+    class Wide:
+        def parameters_and_names(self) -> list[tuple[str, Parameter]]:
+            return list(zip(names, parameters, strict=True))
+
+    value = counted((1,))
+    saved = {f"p{i}.{name}": value for i, name in enumerate(names)}
+    assert load_param_into_net(Wide(), saved) == ([], list(saved))
+
+
 def test_a_net_is_filled_whole_or_not_at_all() -> None:
     """MindSpore leaves it half loaded."""
     net = Net(A, B)
