@@ -6,14 +6,14 @@ BOOTSTRAP = "$(PYTHON)" tools/bootstrap.py
 # As many tests at a time as there are processors: ctest's by the variable, pytest's by -n.
 IN_VENV = env PATH="$(CURDIR)/.venv/bin:$$PATH" VIRTUAL_ENV="$(CURDIR)/.venv" \
     CTEST_PARALLEL_LEVEL="$$(nproc)"
-CXX_FILES = $(shell find benchmarks csrc tests/engine tests/headers tests/plugins -name '*.cc' -o -name '*.h' -o -name '*.c')
+CXX_FILES = $(shell find benchmarks csrc tests/engine tests/fuzz tests/headers tests/plugins -name '*.cc' -o -name '*.h' -o -name '*.c')
 
 # GCC's ThreadSanitizer refuses the address layouts of kernels that randomise more than it knows.
 NO_ASLR = $(shell setarch -R true 2>/dev/null && echo setarch -R)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test sanitize emulate lint format headers interop frameworks gpu bench clean distclean
+.PHONY: help demo test sanitize fuzz emulate lint format headers interop frameworks gpu bench clean distclean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*  ## /  make \1\t/p' Makefile | expand -t 18
@@ -32,6 +32,9 @@ sanitize:  ## the engine's tests under ASan with UBSan, and under TSan
 	@$(BOOTSTRAP) --extra test
 	$(IN_VENV) cmake --workflow --preset asan
 	$(IN_VENV) $(NO_ASLR) cmake --workflow --preset tsan
+
+fuzz:  ## the reader's fuzz target under ASan with UBSan, for FUZZ_SECONDS (60)
+	@"$(PYTHON)" tools/fuzz.py
 
 emulate:  ## the engine's tests of kernels on an emulated processor with AVX-512 and GFNI; needs Debian
 	@$(BOOTSTRAP) --extra test

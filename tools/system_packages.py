@@ -83,6 +83,16 @@ def missing(*, tests: bool = False, lint: bool = False) -> list[Need]:
     return needs
 
 
+def missing_for_fuzzing() -> list[Need]:
+    """What `clang`, which must be there, lacks to build with libFuzzer and the sanitizers."""
+    name = clang()
+    if name is None or _builds_fuzz_targets(name):
+        return []
+    major = _macros(name)["__clang_major__"]
+    packages = (f"libclang-rt-{major}-dev", f"libclang-common-{major}-dev")
+    return [Need(f"libFuzzer for {name}", packages)]
+
+
 def wanted() -> list[Need]:
     """What makes the program faster where the system has it; it does without as well."""
     if platform.machine() != "x86_64" or _has_library("libisal.so.2"):
@@ -154,16 +164,31 @@ def _first_new_enough(names: Iterable[str]) -> str | None:
 
 def _is_new_enough(command: str) -> bool:
     """Whether a compiler says by its macros that it is a GCC or Clang that we support."""
-    macros = dict(
-        re.findall(
-            r"^#define (__clang_major__|__GNUC__) (\d+)$",
-            _output([*command.split(), "-dM", "-E", "-x", "c++", os.devnull]),
-            re.MULTILINE,
-        )
-    )
+    macros = _macros(command)
     if "__clang_major__" in macros:  # which calls itself GCC 4 as well
         return int(macros["__clang_major__"]) >= MIN_CLANG
     return int(macros.get("__GNUC__", 0)) >= MIN_GCC
+
+
+def _macros(compiler: str) -> dict[str, str]:
+    """A compiler's own macros that tell what it is."""
+    return dict(
+        re.findall(
+            r"^#define (__clang_major__|__GNUC__) (\d+)$",
+            _output([*compiler.split(), "-dM", "-E", "-x", "c++", os.devnull]),
+            re.MULTILINE,
+        )
+    )
+
+
+def _builds_fuzz_targets(name: str) -> bool:
+    """Whether a Clang has the libraries that a fuzz target is linked with."""
+    source = (
+        'extern "C" int LLVMFuzzerTestOneInput(const unsigned char*, unsigned long) {return 0;}'
+    )
+    options = ["-fsanitize=fuzzer,address,undefined", "-x", "c++", "-", "-o", os.devnull]
+    tried = subprocess.run([name, *options], input=source, text=True, capture_output=True)
+    return tried.returncode == 0
 
 
 def _include_dirs() -> list[Path]:
