@@ -21,6 +21,7 @@ struct Written {
   std::optional<Seal> closing;
   std::vector<size_t> lengths;  // of the blocks' plaintext
   std::vector<Iv> numbers;      // of the blocks
+  bool long_varint = false;     // whether the opening seal's length is coded in two bytes
 };
 
 struct Fixture : test::SaveFixture {
@@ -43,6 +44,7 @@ struct Fixture : test::SaveFixture {
   void write(const Cipher& cipher, const Written& written) const {
     std::string plain;
     if (written.opening) plain += encode_seal(*written.opening, Seal::Position::kOpening);
+    if (written.long_varint) plain.replace(2, 1, {'\xB0', '\0'});
     plain += parameters.records();
     if (written.closing) plain += encode_seal(*written.closing, Seal::Position::kClosing);
     ByteView rest = as_bytes(plain);
@@ -146,6 +148,21 @@ TEST_CASE_FIXTURE(Fixture, "a file whose blocks are numbered from another base i
   check_refused(
       [](Written& written) {
         change_both(written, [](Seal& seal) { seal.iv_base[11] ^= std::byte{1}; });
+      },
+      "their order is another");
+}
+
+// As somebody else's protobuf library may code it.
+TEST_CASE_FIXTURE(Fixture, "an opening seal that is coded otherwise is held to all the same") {
+  check_refused(
+      {},
+      [](Written& written) {
+        written.long_varint = true;
+        ++written.lengths[0];
+        change_both(written, [](Seal& seal) {
+          ++seal.plain_nbytes;
+          seal.iv_base[11] ^= std::byte{1};
+        });
       },
       "their order is another");
 }
