@@ -38,6 +38,7 @@ from mindckpt.dtypes import (
 )
 from mindckpt.errors import CheckpointError, ChecksumError, DecryptionError
 from mindckpt.job import Milestone, SaveJob, async_ckpt_thread_status
+from mindckpt.leftovers import remove_leftovers
 from mindckpt.parameter import Parameter, Tensor
 
 __all__ = [
@@ -73,6 +74,7 @@ __all__ = [
     "nn",
     "qint4x2",
     "release_staging",
+    "remove_leftovers",
     "save_checkpoint",
     "set_snapshot_limit",
     "set_staging_limit",

@@ -125,6 +125,7 @@ class SaveStats(TypedDict):
     write_way: str  # 'buffered' or 'direct': the way that most bytes went
     reused: bool  # a retired file's blocks were written over
     reuse_reason: str  # why not, where there was one
+    refused: str  # what the file system refused and the save did without
     snapshot: str  # 'none', 'host', 'device' or 'lazy'
     snapshot_reason: str  # why this one, where it was picked
     seconds: float  # the whole save, wall clock
@@ -235,6 +236,9 @@ def prepare_save(
     Raises:
         ValueError: A bad key, mode, name or block size.
     """
+
+def remove_leftovers(folder: str) -> list[str]:
+    """Remove what killed saves left in a folder; the names, sorted. OSError where that fails."""
 
 class Reader:
     """An open checkpoint file whose records have been found. Payloads are not read yet."""

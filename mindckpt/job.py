@@ -226,8 +226,10 @@ class SaveJob:
             `blocks`, `num_threads`, `durable` (synced to storage); `write_way` ('buffered' through
             the page cache, or 'direct' past it: how most bytes got into the file), `reused` (a
             retired file's blocks were written over) and `reuse_reason` (why not, where there was
-            one); `snapshot` ('none', 'host', 'device', 'lazy') and `snapshot_reason` (why, where it
-            was picked); wall-clock `seconds`, of which `snapshot_seconds` for the snapshot (before
+            one); `refused` (what the file system refused and the save did without, such as the mode
+            in 'fchmod: Operation not permitted'; '' for nothing); `snapshot` ('none', 'host',
+            'device', 'lazy') and `snapshot_reason` (why, where it was picked); wall-clock
+            `seconds`, of which `snapshot_seconds` for the snapshot (before
             save_checkpoint returned, of a lazy one after) and `publish_seconds` for sync and
             rename; `staged_seconds`, `written_seconds` and `durable_seconds` from the call to each
             state (0 when not durable); and, summed over the threads, `copy_seconds` (waiting for

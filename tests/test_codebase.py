@@ -36,6 +36,7 @@ PUBLIC = [
     "load_checkpoint",
     "load_param_into_net",
     "nn",
+    "remove_leftovers",
     "save_checkpoint",
 ]
 

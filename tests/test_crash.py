@@ -132,7 +132,7 @@ def test_the_temporary_file_of_a_live_save_is_not_removed(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "name",
     [
-        ".b.ckpt.0123456789abcdef.tmp",  # another target's
+        ".b.ckpt.0123456789abcdef.tmp",  # others can read it, and it is new
         ".xa.ckpt.0123456789abcdef.tmp",
         ".a.ckpt.ckpt.0123456789abcdef.tmp",
         "a.ckpt.0123456789abcdef.tmp",

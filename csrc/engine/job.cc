@@ -249,6 +249,7 @@ void SaveJob::run_save() {
   stats_.write_way = write_way_name(file.way());
   stats_.reused = file.reuses();
   stats_.reuse_reason = file.why_not_reused();
+  stats_.refused = file.refused();
   if (watcher.joinable()) watcher.join();
   stats_.seconds += seconds_since(start);
   for (const SaveState state : {SaveState::kStaged, SaveState::kWritten}) {

@@ -39,6 +39,7 @@ struct SaveStats {
   std::string write_way;        // how most bytes got into the file: "buffered", "direct"
   bool reused = false;          // a retired file's blocks were written over
   std::string reuse_reason;     // why not, where there was one
+  std::string refused;          // what the file system refused and the save did without
   double seconds = 0;           // the whole save, wall clock, without waiting for one before it
   double snapshot_seconds = 0;  // of these, pinning memory for it and beginning its copies
   std::string snapshot;         // how the payloads were kept: "none", "host", "device", "lazy"

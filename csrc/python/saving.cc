@@ -15,6 +15,7 @@
 #include "python/device_array.h"
 #include "python/records.h"
 #include "python/runtime.h"
+#include "storage/leftovers.h"
 
 namespace py = pybind11;
 
@@ -34,7 +35,8 @@ py::dict stats_dict(const std::string& path, const SaveStats& stats) {
       "fill_seconds"_a = stats.fill_seconds, "checksum_seconds"_a = stats.checksum_seconds,
       "seal_seconds"_a = stats.seal_seconds, "write_seconds"_a = stats.write_seconds,
       "publish_seconds"_a = stats.publish_seconds, "write_way"_a = stats.write_way,
-      "reused"_a = stats.reused, "reuse_reason"_a = stats.reuse_reason);
+      "reused"_a = stats.reused, "reuse_reason"_a = stats.reuse_reason,
+      "refused"_a = stats.refused);
 }
 
 SaveState parse_state(const std::string& name) {
@@ -188,6 +190,18 @@ std::unique_ptr<PyJob> prepare_save(const py::sequence& records, const py::funct
                                  payloads.first_device);
 }
 
+py::list remove_leftovers_in(const py::str& folder) {
+  const std::string path = file_system_path(folder);
+  std::vector<std::string> names;
+  {
+    const py::gil_scoped_release release;
+    names = remove_leftovers(path);
+  }
+  py::list removed;
+  for (const std::string& name : names) removed.append(decoded_path(name));
+  return removed;
+}
+
 }  // namespace
 
 void bind_saving(py::module_& module) {
@@ -210,6 +224,7 @@ void bind_saving(py::module_& module) {
   module.def("prepare_save", &prepare_save, "records"_a, "resolve"_a, "path"_a, py::kw_only(),
              "crc"_a, "durable"_a, "key"_a.none(true), "mode"_a, "num_threads"_a, "block_bytes"_a,
              "snapshot"_a, "stream"_a.none(true), "trace"_a, "reuse"_a.none(true) = py::none());
+  module.def("remove_leftovers", &remove_leftovers_in, "folder"_a);
 }
 
 }  // namespace mindckpt

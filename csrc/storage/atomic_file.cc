@@ -1,20 +1,17 @@
 #include "storage/atomic_file.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/file.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <chrono>
-#include <cstdio>
-#include <memory>
 #include <thread>
 #include <utility>
 
+#include "base/error.h"
+#include "storage/leftovers.h"
 #include "storage/replaced_file.h"
 
 namespace mindckpt {
@@ -22,150 +19,131 @@ namespace mindckpt {
 namespace {
 
 constexpr mode_t kPublishedMode = 0400;  // as MindSpore leaves its files
-constexpr size_t kHexDigits = 16;
-constexpr char kSuffix[] = ".tmp";
 
-// Names have at most 255 bytes, and the target's own may use them all. Two long names that share
-// this much share their leftovers as well, which does no harm: the locks tell which are in use.
-constexpr size_t kMaxStemBytes = 180;
-
-std::string temporary_prefix(const std::string& name) {
-  return std::string(".").append(name, 0, kMaxStemBytes) + ".";
+std::string folder_of(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  return slash == std::string::npos ? "." : path.substr(0, slash + 1);
 }
 
-bool is_temporary(const std::string& candidate, const std::string& prefix) {
-  if (candidate.size() != prefix.size() + kHexDigits + sizeof(kSuffix) - 1) return false;
-  return candidate.starts_with(prefix) && candidate.ends_with(kSuffix) &&
-         std::all_of(candidate.begin() + static_cast<ptrdiff_t>(prefix.size()),
-                     candidate.end() - static_cast<ptrdiff_t>(sizeof(kSuffix) - 1),
-                     [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); });
-}
-
-// Removes what killed processes left behind for this name. Failing to is no error: the save goes
-// on.
-void remove_leftovers(int folder, const std::string& prefix) {
-  // A descriptor of its own, because closedir() closes it.
-  const int scan = ::openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (scan < 0) return;
-  DIR* entries = ::fdopendir(scan);
-  if (entries == nullptr) {
-    ::close(scan);
-    return;
-  }
-  while (const dirent* entry = ::readdir(entries)) {
-    if (!is_temporary(entry->d_name, prefix)) continue;
-    const FileDescriptor leftover(
-        ::openat(folder, entry->d_name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
-    if (!leftover.is_open()) continue;
-    if (::flock(leftover.get(), LOCK_EX | LOCK_NB) == 0) ::unlinkat(folder, entry->d_name, 0);
-  }
-  ::closedir(entries);
-}
-
-std::string random_hex() {
-  uint64_t number = 0;
-  if (::getrandom(&number, sizeof(number), 0) != sizeof(number)) throw_errno("getrandom", "");
-  char text[kHexDigits + 1];
-  std::snprintf(text, sizeof(text), "%016llx", static_cast<unsigned long long>(number));
-  return text;
-}
-
-// Makes the file exactly `nbytes` long and, where the file system can, all of it allocated.
-void reserve(int fd, uint64_t nbytes, const std::string& target) {
-  struct stat status;
-  if (::fstat(fd, &status) != 0) throw_errno("fstat", target);
-  // Nothing of a longer retired file may survive.
-  if (static_cast<uint64_t>(status.st_size) > nbytes &&
-      ::ftruncate(fd, static_cast<off_t>(nbytes)) != 0) {
-    throw_errno("ftruncate", target);
-  }
-  if (nbytes == 0) return;
-  const auto allocate = [&] { return ::fallocate(fd, 0, 0, static_cast<off_t>(nbytes)) == 0; };
-  bool allocated = allocate();
+// Allocates `nbytes` for a file. Returns 0 or the error number.
+int allocate(int fd, uint64_t nbytes) {
+  const auto try_once = [&] {
+    return ::fallocate(fd, 0, 0, static_cast<off_t>(nbytes)) == 0 ? 0 : errno;
+  };
+  const auto is_full = [](int error) { return error == ENOSPC || error == EDQUOT; };
+  int error = try_once();
   // A save before this one may still be giving back the space of what it replaced.
   constexpr int kMostWaits = 3000;
-  for (int waits = 0; !allocated && (errno == ENOSPC || errno == EDQUOT) && waits < kMostWaits;
-       ++waits) {
-    const int why = errno;
+  for (int waits = 0; is_full(error) && waits < kMostWaits; ++waits) {
     const bool was_last = !ReplacedFile::releases_pending();
     if (!was_last) std::this_thread::sleep_for(std::chrono::milliseconds(10));
-    allocated = allocate();
+    const int again = try_once();
+    if (again != EINTR) error = again;
     if (was_last) break;
-    if (!allocated && errno == EINTR) errno = why;
   }
-  if (!allocated && errno != EOPNOTSUPP && errno != ENOSYS && errno != EINTR) {
-    throw_errno("reserve space for", target);
-  }
+  return error;
 }
 
 }  // namespace
 
 AtomicFile::AtomicFile(const std::string& target, uint64_t nbytes, const Options& options)
-    : target_(target), durable_(options.durable) {
+    : target_(target),
+      folder_(folder_of(target)),
+      name_(target.substr(target.rfind('/') + 1)),
+      durable_(options.durable) {
   WriteOptions writing = options;
   if (writing.mode == WriteMode::kAuto) writing.mode = write_mode_from_environment();
-  const size_t slash = target.rfind('/');
-  const std::string folder = slash == std::string::npos ? "." : target.substr(0, slash + 1);
-  name_ = slash == std::string::npos ? target : target.substr(slash + 1);
-  // The folder stays open: renaming a parent meanwhile must not split temporary file and target.
-  folder_ = FileDescriptor(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!folder_.is_open()) throw_errno("open", folder);
-
-  const std::string prefix = temporary_prefix(name_);
-  remove_leftovers(folder_.get(), prefix);
+  remove_leftovers_of_saves(folder_, name_);
 
   FileDescriptor fd;
   if (!options.reuse.empty()) {
-    retired_ = RetiredFile(options.reuse, folder_.get(), name_);
+    retired_ = RetiredFile(options.reuse, folder_.fd(), name_);
     if (durable_) {
-      fd = take_over_retired(prefix);
+      fd = take_over_retired();
     } else {
       retired_.refuse("the save is not durable");
     }
     reuses_ = fd.is_open();
   }
   writing.over_old_blocks = reuses_;
-  if (!reuses_) fd = open_temporary(prefix);
-  try {
-    reserve(fd.get(), nbytes, target_);
-    writer_.emplace(std::move(fd), target_, folder_.get(), temporary_name_, nbytes, writing);
-  } catch (...) {
-    ::unlinkat(folder_.get(), temporary_name_.c_str(), 0);
-    throw;
-  }
+  if (!reuses_) fd = open_temporary();
+  reserve(fd.get(), nbytes);
+  writer_.emplace(std::move(fd), target_, folder_.fd(), temporary_.name(), nbytes, writing);
 }
 
-FileDescriptor AtomicFile::open_temporary(const std::string& prefix) {
-  while (true) {
-    const std::string name = prefix + random_hex() + kSuffix;
-    FileDescriptor fd(
-        ::openat(folder_.get(), name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+AtomicFile::~AtomicFile() = default;
+
+void AtomicFile::Temporary::remove() noexcept {
+  if (!name_.empty()) ::unlinkat(folder_.fd(), name_.c_str(), 0);
+  name_.clear();
+}
+
+FileDescriptor AtomicFile::open_temporary() {
+  constexpr int kMostTries = 100;
+  for (int tries = 0; tries < kMostTries; ++tries) {
+    temporary_.own(temporary_name(folder_, name_));
+    FileDescriptor fd(::openat(folder_.fd(), temporary_.name().c_str(),
+                               O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
     if (!fd.is_open()) {
-      if (errno == EEXIST || errno == EINTR) continue;
+      const int error = errno;
+      // Interrupted, it may have been made all the same.
+      if (error == EINTR) continue;
+      temporary_.disown();
+      if (error == EEXIST) continue;
+      errno = error;
       throw_errno("create a temporary file for", target_);
     }
-    // Another process may take the file for a leftover before the lock is on it. The lock is waited
-    // for, so that this is over then: the file is gone from the folder, and another one is made.
-    // File systems without locks go without.
-    while (::flock(fd.get(), LOCK_EX) != 0 && errno == EINTR) {
-    }
-    struct stat status;
-    if (::fstat(fd.get(), &status) != 0) throw_errno("fstat", target_);
-    if (status.st_nlink == 0) continue;
-    temporary_name_ = name;
-    return fd;
+    lock(fd.get());
+    if (!was_swept(fd.get())) return fd;
+    temporary_.remove();
+  }
+  errno = EAGAIN;
+  throw_errno("create a temporary file for, as others remove it each time", target_);
+}
+
+// Another process may take the file for a leftover before the lock is on it. The lock is waited
+// for, so that this is over then.
+void AtomicFile::lock(int fd) {
+  while (::flock(fd, LOCK_EX) != 0) {
+    if (errno == EINTR) continue;
+    refused_.add("flock", errno);
+    return;
   }
 }
 
-FileDescriptor AtomicFile::take_over_retired(const std::string& prefix) {
-  const std::string name = prefix + random_hex() + kSuffix;
-  FileDescriptor fd = retired_.take_over(folder_.get(), name);
-  if (fd.is_open()) temporary_name_ = name;
+// Whether the file is gone from the folder. Some file systems count no names, so that it takes both
+// answers; one that can't answer is believed to have the file, and the rename will tell.
+bool AtomicFile::was_swept(int fd) const {
+  struct stat status;
+  if (::fstat(fd, &status) == 0 && status.st_nlink > 0) return false;
+  return ::fstatat(folder_.fd(), temporary_.name().c_str(), &status, AT_SYMLINK_NOFOLLOW) != 0 &&
+         (errno == ENOENT || errno == ESTALE);
+}
+
+FileDescriptor AtomicFile::take_over_retired() {
+  temporary_.own(temporary_name(folder_, name_));
+  FileDescriptor fd = retired_.take_over(folder_, temporary_.name());
+  if (!fd.is_open()) temporary_.disown();
   return fd;
 }
 
-AtomicFile::~AtomicFile() {
-  if (!temporary_name_.empty()) ::unlinkat(folder_.get(), temporary_name_.c_str(), 0);
+// Makes sure that the file is no longer than `nbytes` and, where the file system can, that all of
+// it is allocated.
+void AtomicFile::reserve(int fd, uint64_t nbytes) {
+  if (reuses_) {  // nothing of a longer retired file may survive
+    struct stat status;
+    if (::fstat(fd, &status) != 0) throw_errno("fstat", target_);
+    while (static_cast<uint64_t>(status.st_size) > nbytes &&
+           ::ftruncate(fd, static_cast<off_t>(nbytes)) != 0) {
+      if (errno != EINTR) throw_errno("ftruncate", target_);
+    }
+  }
+  if (nbytes == 0) return;
+  const int error = allocate(fd, nbytes);
+  if (error == 0 || error == EINTR) return;
+  if (error != ENOSPC && error != EDQUOT && error != EFBIG) return refused_.add("fallocate", error);
+  errno = error;
+  throw_errno("reserve space for", target_);
 }
 
 void AtomicFile::write_at(uint64_t offset, std::span<const ByteView> pieces) {
@@ -173,19 +151,45 @@ void AtomicFile::write_at(uint64_t offset, std::span<const ByteView> pieces) {
 }
 
 void AtomicFile::sync() {
-  if (durable_) writer_->sync();
+  if (durable_) writer_->sync(refused_);
 }
 
 void AtomicFile::commit() {
-  if (::fchmod(writer_->fd(), kPublishedMode) != 0) throw_errno("fchmod", target_);
-  ReplacedFile replaced(folder_.get(), name_);
-  if (::renameat(folder_.get(), temporary_name_.c_str(), folder_.get(), name_.c_str()) != 0) {
+  while (::fchmod(writer_->fd(), kPublishedMode) != 0) {
+    if (errno == EINTR) continue;
+    refused_.add("fchmod", errno);
+    break;
+  }
+  ReplacedFile replaced(folder_.fd(), name_);
+  while (::renameat(folder_.fd(), temporary_.name().c_str(), folder_.fd(), name_.c_str()) != 0) {
+    const int error = errno;
+    if (is_published()) break;
+    if (error == EINTR) continue;
+    errno = error;
     throw_errno("rename to", target_);
   }
-  temporary_name_.clear();
+  temporary_.disown();
   replaced.release_in_background();
-  if (durable_) sync_or_throw(::fsync, folder_.get(), "fsync of the folder of", target_);
+  if (durable_) {
+    errno = folder_.sync(writer_->fd(), refused_);
+    if (errno != 0) {
+      throw_errno(
+          "the file is published, but its folder could not be synced, and a power cut may "
+          "lose the name",
+          target_);
+    }
+  }
   retired_.remove();
+}
+
+// Whether the target is this file. A rename can be told as failed and be done: by a network's
+// server whose answer was lost, and that was asked again.
+bool AtomicFile::is_published() const {
+  struct stat ours;
+  struct stat target;
+  return ::fstat(writer_->fd(), &ours) == 0 &&
+         ::fstatat(folder_.fd(), name_.c_str(), &target, AT_SYMLINK_NOFOLLOW) == 0 &&
+         ours.st_dev == target.st_dev && ours.st_ino == target.st_ino;
 }
 
 }  // namespace mindckpt

@@ -25,10 +25,11 @@ void throw_errno(const char* call, const std::string& path) {
               path, number);
 }
 
-void sync_or_throw(int (*sync)(int), int fd, const char* call, const std::string& path) {
+int sync_fd(int (*sync)(int), int fd) noexcept {
   while (sync(fd) != 0) {
-    if (errno != EINTR) throw_errno(call, path);
+    if (errno != EINTR) return errno;
   }
+  return 0;
 }
 
 uint64_t transfer_all(const Transfer& transfer, std::span<const iovec> pieces, uint64_t offset,

@@ -37,8 +37,9 @@ class FileDescriptor {
 // Throws Error(kIo) for the call that just failed, from errno.
 [[noreturn]] void throw_errno(const char* call, const std::string& path);
 
-// Flushes by fsync or fdatasync, restarted when a signal interrupts it. Throws as throw_errno.
-void sync_or_throw(int (*sync)(int), int fd, const char* call, const std::string& path);
+// Calls fsync, fdatasync or syncfs, again when a signal interrupts it. Returns 0 or the error
+// number.
+int sync_fd(int (*sync)(int), int fd) noexcept;
 
 // Calls transfer(iovecs, count, offset), which is preadv or pwritev, until all pieces are through:
 // it may stop short, be interrupted, or take only so many pieces at once. Returns the bytes moved,

@@ -285,7 +285,20 @@ void FileWriter::report(WriteWay way, uint64_t nbytes, Clock::time_point start,
   policy_.report(way, nbytes, seconds_between(start, end), seconds_between(made_, end));
 }
 
-void FileWriter::sync() { sync_or_throw(::fdatasync, fd_.get(), "fdatasync", path_); }
+void FileWriter::sync(Refusals& refused) {
+  const char* call = "fdatasync";
+  int error = sync_fd(::fdatasync, fd_.get());
+  // Not after any other failure: the kernel reports each one once, and fsync would find all well.
+  if (says_not_supported(error)) {
+    const int of_fdatasync = std::exchange(error, sync_fd(::fsync, fd_.get()));
+    if (error == 0) refused.add(call, of_fdatasync);
+    call = says_not_supported(error) ? "nothing was published, as the file system can't sync a file"
+                                     : "fsync";
+  }
+  if (error == 0) return;
+  errno = error;
+  throw_errno(call, path_);
+}
 
 WriteWay FileWriter::way() const noexcept {
   return direct_nbytes_.load(std::memory_order_relaxed) >

@@ -11,6 +11,7 @@
 #include "base/bytes.h"
 #include "base/memory.h"
 #include "storage/fd.h"
+#include "storage/refusals.h"
 #include "storage/write_policy.h"
 
 namespace mindckpt {
@@ -37,8 +38,9 @@ class FileWriter {
   // overlap. Throws Error(kIo).
   void write_at(uint64_t offset, std::span<const ByteView> pieces);
 
-  // Waits until all that was written is on storage. Throws Error(kIo).
-  void sync();
+  // Waits until all that was written is on storage. A file system without fdatasync is asked for
+  // fsync, and `refused` tells. Throws Error(kIo).
+  void sync(Refusals& refused);
 
   int fd() const noexcept { return fd_.get(); }
 

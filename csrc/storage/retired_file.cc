@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
+#include <optional>
 #include <string_view>
 #include <system_error>
 #include <utility>
@@ -83,7 +84,7 @@ RetiredFile::RetiredFile(const std::string& path, int folder, const std::string&
   }
 }
 
-FileDescriptor RetiredFile::take_over(int folder, const std::string& name) {
+FileDescriptor RetiredFile::take_over(const Folder& folder, const std::string& name) {
   const auto refused = [this](std::string why_not) {
     refuse(std::move(why_not));
     return FileDescriptor();
@@ -91,7 +92,7 @@ FileDescriptor RetiredFile::take_over(int folder, const std::string& name) {
   if (!found_.is_open()) return {};
   struct stat status;
   struct stat in_folder;
-  if (::fstat(found_.get(), &status) != 0 || ::fstat(folder, &in_folder) != 0) {
+  if (::fstat(found_.get(), &status) != 0 || ::fstat(folder.fd(), &in_folder) != 0) {
     return refused(reason("fstat"));
   }
   if (status.st_dev != in_folder.st_dev) return refused("it is on another file system");
@@ -115,10 +116,19 @@ FileDescriptor RetiredFile::take_over(int folder, const std::string& name) {
   }
   // As every temporary file is locked. A lock that somebody else holds is a use of the file.
   if (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
+    const std::string why_not = errno == EWOULDBLOCK ? "it is in use" : reason("flock");
     restore();
-    return refused("it is in use");
+    return refused(why_not);
   }
-  if (::renameat(AT_FDCWD, path_.c_str(), folder, name.c_str()) != 0) {
+  const std::string old_path = path_.substr(0, path_.rfind('/') + 1);
+  std::optional<Folder> old_folder;
+  try {
+    old_folder.emplace(old_path.empty() ? "." : old_path);
+  } catch (const Error& error) {
+    restore();
+    return refused(error.what());
+  }
+  if (::renameat(AT_FDCWD, path_.c_str(), folder.fd(), name.c_str()) != 0) {
     const std::string why_not = reason("rename");
     restore();
     return refused(why_not);
@@ -126,27 +136,28 @@ FileDescriptor RetiredFile::take_over(int folder, const std::string& name) {
   // From here on nobody comes by it by its old name. Who came by it just before, or gave it another
   // name, or that name to another file, has it back.
   struct stat renamed;
-  const bool is_it = ::fstatat(folder, name.c_str(), &renamed, AT_SYMLINK_NOFOLLOW) == 0 &&
+  const bool is_it = ::fstatat(folder.fd(), name.c_str(), &renamed, AT_SYMLINK_NOFOLLOW) == 0 &&
                      same_file(renamed, status) && renamed.st_nlink == 1;
   {
     const FileDescriptor closed = std::move(found_);
   }  // or the file were in use by us
   // The rename is on storage before the first byte is written over: no crash leaves a torn file
   // under the old name.
-  const FileDescriptor old_folder(
-      ::open(path_.substr(0, path_.rfind('/') + 1).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (is_it && is_ours_alone(fd.get()) && ::fsync(folder) == 0 && old_folder.is_open() &&
-      ::fsync(old_folder.get()) == 0) {
+  Refusals done_without;
+  const bool is_alone = is_it && is_ours_alone(fd.get());
+  if (is_alone && folder.sync(fd.get(), done_without) == 0 &&
+      old_folder->sync(fd.get(), done_without) == 0) {
     return fd;
   }
   found_ = std::move(fd);
   restore();
   // It goes back unless its name has been given away: then its owner, who gave it up, has no other
   // name for it. What is not it is never removed.
-  if (::renameat2(folder, name.c_str(), AT_FDCWD, path_.c_str(), RENAME_NOREPLACE) != 0 && is_it) {
-    ::unlinkat(folder, name.c_str(), 0);
+  if (::renameat2(folder.fd(), name.c_str(), AT_FDCWD, path_.c_str(), RENAME_NOREPLACE) != 0 &&
+      is_it) {
+    ::unlinkat(folder.fd(), name.c_str(), 0);
   }
-  return refused("it is in use");
+  return refused(is_alone ? "its folder could not be synced" : "it is in use");
 }
 
 void RetiredFile::remove() noexcept {

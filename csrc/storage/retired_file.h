@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "storage/fd.h"
+#include "storage/folder.h"
 
 namespace mindckpt {
 
@@ -26,7 +27,7 @@ class RetiredFile {
   // Renames the file to `name` in `folder` and returns it open for reading and writing, locked
   // (flock) and of mode 0600; its bytes are what they were. Not open: it can't be taken over, for
   // the reason that why_not() gives, and has its name and mode still.
-  FileDescriptor take_over(int folder, const std::string& name);
+  FileDescriptor take_over(const Folder& folder, const std::string& name);
 
   // Decides that it is not to be taken over.
   void refuse(std::string why_not) {

@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "support/errors.h"
+#include "support/out_of_memory.h"
 #include "support/random.h"
 #include "support/temporary_folder.h"
 
@@ -282,6 +283,33 @@ TEST_CASE_FIXTURE(Fixture, "a leftover of another save of the same name is remov
   write_file(leftover(), "left over");
   save_text(path, "bytes");
   CHECK(folder.names() == Names{"x.ckpt"});
+}
+
+TEST_CASE_FIXTURE(Fixture, "a save that runs out of memory anywhere leaves nothing behind") {
+  for (const std::string& reuse : {std::string(), folder.path("old.ckpt")}) {
+    bool was_saved = false;
+    for (size_t nth = 0; !was_saved; ++nth) {
+      CAPTURE(nth);
+      REQUIRE(nth < 1000);
+      write_file(path, "the old one");
+      if (!reuse.empty()) write_file(reuse, "retired");
+      AtomicFile::Options options = durable();
+      options.reuse = reuse;
+      const ByteView piece = as_bytes("new");
+      try {
+        const test::OutOfMemory out_of_memory(nth);
+        AtomicFile file(path, piece.size(), options);
+        file.write_at(0, {&piece, 1});
+        file.sync();
+        file.commit();
+        was_saved = !out_of_memory.came_about();
+      } catch (const std::bad_alloc&) {
+        CHECK(read_file(path) == "the old one");
+      }
+      for (const std::string& name : folder.names()) CHECK_FALSE(name.ends_with(".tmp"));
+      std::filesystem::remove(path);
+    }
+  }
 }
 
 TEST_CASE_FIXTURE(Fixture, "many writers of one name leave one whole file") {

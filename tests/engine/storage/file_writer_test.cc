@@ -7,10 +7,12 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cerrno>
 #include <thread>
 
 #include "support/errors.h"
 #include "support/random.h"
+#include "support/system_calls.h"
 #include "support/temporary_folder.h"
 
 namespace mindckpt {
@@ -21,6 +23,7 @@ using test::Random;
 
 struct Fixture {
   test::TemporaryFolder folder;
+  Refusals refused;
   FileDescriptor directory{::open(folder.path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
 
   FileWriter writer(uint64_t nbytes, const WriteOptions& options) {
@@ -75,7 +78,7 @@ TEST_CASE_FIXTURE(Fixture, "random cuts of random bytes arrive at their places i
             bytes.subspan(at, first), {}, bytes.subspan(at + first, n - first)};
         file.write_at(at, pieces);
       }
-      file.sync();
+      file.sync(refused);
       CHECK((written() == test::text_of(bytes)));
       std::filesystem::remove(folder.path("x"));
     }
@@ -100,7 +103,7 @@ TEST_CASE_FIXTURE(Fixture, "threads that share pages in every mode do not undo e
       });
     }
     threads.clear();
-    file.sync();
+    file.sync(refused);
     CHECK((written() == test::text_of(bytes)));
     std::filesystem::remove(folder.path("x"));
   }
@@ -153,6 +156,29 @@ TEST_CASE_FIXTURE(
   }
 }
 
+TEST_CASE_FIXTURE(Fixture, "memory that direct writes can't read goes through the page cache") {
+  // A driver's, of which the kernel can't pin the pages; or EINVAL where more than pages is wanted.
+  const Bytes bytes = Random(217).bytes(40 * kPageBytes + 5);
+  const ByteView piece = bytes;
+  for (const int error : {EFAULT, EINVAL, EOPNOTSUPP}) {
+    CAPTURE(error);
+    FileWriter file = writer(bytes.size(), {true, 2, WriteMode::kDirect, false});
+    int refusals = 0;
+    const test::Intercepted pwrite(test::SystemCall::kPwrite,
+                                   [&](int) { return ++refusals, error; });
+    file.write_at(0, {&piece, 1});
+    file.sync(refused);
+    CHECK((written() == test::text_of(bytes)));
+    CHECK(file.way() == WriteWay::kBuffered);
+    if (takes_direct_writes()) CHECK(refusals > 0);
+  }
+  FileWriter file = writer(bytes.size(), {true, 2, WriteMode::kDirect, false});
+  const test::Refused pwrite(test::SystemCall::kPwrite, EIO);
+  if (takes_direct_writes()) {
+    CHECK(test::error_of([&] { file.write_at(0, {&piece, 1}); }).error_number() == EIO);
+  }
+}
+
 TEST_CASE("a file system without direct writes is written to through the page cache") {
   // Of memory, so nothing is ever direct there, whatever open() says.
   struct statfs status{};
@@ -164,10 +190,11 @@ TEST_CASE("a file system without direct writes is written to through the page ca
   const Bytes bytes = Random(215).bytes(3 * kPageBytes + 5);
   const ByteView piece = bytes;
   for (const WriteMode mode : {WriteMode::kAuto, WriteMode::kDirect}) {
+    Refusals refused;
     FileWriter file(FileDescriptor(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600)), path,
                     AT_FDCWD, path, uint64_t{1} << 30, {true, 2, mode, false});
     file.write_at(0, {&piece, 1});
-    file.sync();
+    file.sync(refused);
     CHECK((test::read_file(path) == test::text_of(bytes)));
     if (mode == WriteMode::kAuto) CHECK(file.way() == WriteWay::kBuffered);
   }

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "storage/atomic_file.h"
@@ -151,6 +152,16 @@ TEST_CASE_FIXTURE(Fixture, "a retired file with another name keeps its bytes the
   CHECK(save("new") == "it has another name");
   CHECK(folder.names() == Names{"kept.ckpt", "new.ckpt"});
   CHECK(read_file(folder.path("kept.ckpt")) == "the retired checkpoint's bytes");
+}
+
+TEST_CASE_FIXTURE(Fixture,
+                  "a retired file with extended attributes does not give them to the new one") {
+  if (::setxattr(old.c_str(), "user.comment", "of the old one", 14, 0) != 0) {
+    MESSAGE("skipped: the temporary folder's file system keeps no attributes of users");
+    return;
+  }
+  check_not_reused("it has attributes that a new file has not");
+  CHECK(::getxattr(path.c_str(), "user.comment", nullptr, 0) < 0);
 }
 
 TEST_CASE_FIXTURE(Fixture, "a retired file that is not there is no error") {
