@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -37,6 +38,7 @@ _SNAPSHOTS = ("auto", "device", "host", "lazy")
 _MIN_BLOCK_BYTES = 1 << 10
 _MAX_BLOCK_BYTES = 64 << 20  # MindSpore's loader refuses larger ones
 _MAX_THREADS = 1024
+_LEASE_SECONDS = 60.0  # the kernel takes a lease back from who does not give it after 45
 
 
 class SaveOptions(TypedDict, total=False):
@@ -104,7 +106,7 @@ def save_checkpoint(
 
             Of a name that comes twice the last value is saved, in the first place.
         ckpt_file_name: Where to. `.ckpt` is added unless the name ends with 'ckpt'; symbolic links
-            are followed. The folder must exist.
+            are followed, but for one of another user in a folder like /tmp. The folder must exist.
         integrated_save: Whether parameters that are spread over ranks are saved whole. That is not
             possible yet: a MindSpore Cell that has slices, by its `parameter_layout_dict`, is
             refused, and is saved slice by slice with False. No effect on other objects.
@@ -180,8 +182,9 @@ def save_checkpoint(
             file; or, with a tensor on a device, MINDCKPT_STAGING_BYTES in the environment. None of
             these, nor a TypeError, leaves a trace.
         OSError: The file system said no: no such folder, a directory in place of the file, no
-            permission, no space. With errno and filename. Also for an earlier asynchronous save, if
-            nobody has asked its job.
+            permission, no space; or, as the message then says, the file is published, but a crash of
+            the machine may lose its name. With errno and filename. Also for an earlier asynchronous
+            save, if nobody has asked its job.
         RuntimeError: There is no SM4 in the libraries of this machine, or a device's driver failed.
 
     Example:
@@ -368,11 +371,7 @@ def load_checkpoint(
     _check_format(options.pop("format", "ckpt"))
     _check_bool("remove_redundancy", options.pop("remove_redundancy", False))
     _check_no_more("load_checkpoint", options)
-    path = path_to_load(ckpt_file_name)
-
-    running_saves.wait_for(path)
-    check_file(path, ckpt_file_name)
-    reader = _core.Reader(path, dec_key, dec_mode)
+    path, reader = _opened(ckpt_file_name, dec_key, dec_mode)
     if choice_func is not None and dec_key is not None:
         # The names have been decrypted, but their blocks not checked yet: a function of the user's
         # is to see none that somebody else may have put there.
@@ -404,6 +403,29 @@ def load_checkpoint(
     if net is not None:
         assign(net, loaded, strict_load)
     return loaded
+
+
+def _opened(
+    ckpt_file_name: str | os.PathLike[str], dec_key: bytes | None, dec_mode: str
+) -> tuple[str, _core.Reader]:
+    """The file to load and a reader of it, once no save of this process is running to it.
+
+    Somebody may hold a lease on it for a moment, as a save does on the file that it reuses; or give
+    its name, or the link that it is, to another file just now.
+    """
+    deadline = time.monotonic() + _LEASE_SECONDS
+    pause = 0.001
+    while True:
+        path = path_to_load(ckpt_file_name)
+        running_saves.wait_for(path)
+        check_file(ckpt_file_name)
+        try:
+            return path, _core.Reader(path, dec_key, dec_mode)
+        except (BlockingIOError, FileNotFoundError):
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(pause)
+        pause = min(2 * pause, 0.1)
 
 
 def load_param_into_net(

@@ -28,14 +28,16 @@ from mindckpt import (
     DecryptionError,
     Parameter,
     Tensor,
+    checkpoint,
     dtypes,
     load_checkpoint,
     load_param_into_net,
     nn,
     save_checkpoint,
 )
+from mindckpt.paths import check_file
 from stand_in import stand_in
-from support import MODES, TYPE_NAMES, Array, assert_holds, shown
+from support import MODES, TYPE_NAMES, Array, assert_holds, run_python, shown
 
 KEY = bytes(16)
 
@@ -944,3 +946,92 @@ def test_a_file_that_shrinks_while_it_is_mapped_is_not_our_own(tmp_path: Path) -
     save_checkpoint({"w": np.zeros(1)}, str(path))
     assert os.stat(path).st_ino != inode
     assert mapped[-1] == 9999
+
+
+# SIGUSR1 comes when somebody is refused the file that this process holds a lease on. Its handler
+# gives the lease back, raises what Ctrl-C raises, or does nothing.
+LEASED = """
+import fcntl, os, signal, sys
+import numpy as np
+from mindckpt import checkpoint, load_checkpoint, save_checkpoint
+path, then = sys.argv[1:]
+save_checkpoint({"w": np.arange(9)}, path)
+holder = os.open(path, os.O_RDONLY)
+fcntl.fcntl(holder, fcntl.F_SETSIG, signal.SIGUSR1)
+refused = []
+def on_refusal(signum, frame):
+    refused.append(signum)
+    if then == "give back":
+        fcntl.fcntl(holder, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    elif then == "interrupt":
+        raise KeyboardInterrupt
+signal.signal(signal.SIGUSR1, on_refusal)
+try:
+    fcntl.fcntl(holder, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+except OSError:
+    print("no leases")
+    sys.exit()
+if then == "keep":
+    checkpoint._LEASE_SECONDS = 0.0
+try:
+    print(load_checkpoint(path)["w"].asnumpy().sum(), len(refused))
+except (OSError, KeyboardInterrupt) as error:
+    print(type(error).__name__, error, len(refused))
+"""
+
+
+@pytest.mark.parametrize(
+    ("then", "said"),
+    [
+        ("give back", "36 1"),
+        ("interrupt", "KeyboardInterrupt  1"),
+        (
+            "keep",
+            "BlockingIOError [Errno 11] open, as another process holds a lease on the file:"
+            " Resource temporarily unavailable: '{path}' 1",
+        ),
+    ],
+)
+def test_a_load_waits_for_a_lease_but_not_for_ever(tmp_path: Path, then: str, said: str) -> None:
+    """A save holds one for a moment on the file that it reuses; so do file servers."""
+    path = tmp_path / "a.ckpt"
+    told = run_python(LEASED, path, then).stdout.strip()
+    if told == "no leases":
+        pytest.skip("the temporary folder's file system knows no leases")
+    assert told == said.format(path=path)
+
+
+def test_a_file_that_is_removed_while_a_load_begins_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not "not a regular file", nor another type of error than for one that never was."""
+    path = tmp_path / "a.ckpt"
+    save_checkpoint({"w": np.arange(3)}, path)
+
+    def found(name: str | os.PathLike[str]) -> None:
+        check_file(name)
+        path.unlink()
+
+    monkeypatch.setattr(checkpoint, "check_file", found)
+    with pytest.raises(ValueError, match="there is no such file"):
+        load_checkpoint(path)
+
+
+def test_a_link_that_is_turned_to_another_file_while_a_load_begins_is_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`latest.ckpt` of a rotation, which removes the oldest file then."""
+    for step in (1, 2):
+        save_checkpoint({"w": np.array(step)}, tmp_path / f"{step}.ckpt")
+    latest = tmp_path / "latest.ckpt"
+    latest.symlink_to("1.ckpt")
+
+    def found(name: str | os.PathLike[str]) -> None:
+        check_file(name)
+        if (tmp_path / "1.ckpt").exists():
+            (tmp_path / "next").symlink_to("2.ckpt")
+            os.replace(tmp_path / "next", latest)
+            (tmp_path / "1.ckpt").unlink()
+
+    monkeypatch.setattr(checkpoint, "check_file", found)
+    assert int(load_checkpoint(latest)["w"].asnumpy()) == 2

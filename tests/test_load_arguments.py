@@ -1,5 +1,6 @@
 """Every wrong argument of load_checkpoint and load_param_into_net. Oracle: MindSpore 2.10."""
 
+import errno
 import io
 import shutil
 from dataclasses import dataclass
@@ -103,6 +104,14 @@ def test_a_name_that_does_not_end_with_ckpt_is_a_value_error(
 def test_a_name_may_end_with_ckpt_without_a_dot(tmp_path: Path, files: Files) -> None:
     shutil.copy(files.plain, tmp_path / "goodckpt")
     assert list(load_checkpoint(str(tmp_path / "goodckpt"))) == ["w"]
+
+
+def test_a_file_that_the_system_does_not_show_is_an_os_error(tmp_path: Path) -> None:
+    """It is not said to be missing, as nobody knows."""
+    (tmp_path / "a.ckpt").symlink_to("a.ckpt")
+    with pytest.raises(OSError, match="symbolic links") as caught:
+        load_checkpoint(tmp_path / "a.ckpt")
+    assert caught.value.errno == errno.ELOOP
 
 
 def test_a_missing_file_is_a_value_error_that_names_it(tmp_path: Path) -> None:

@@ -261,6 +261,93 @@ def test_a_hard_link_of_the_old_file_keeps_the_old_contents(tmp_path: Path) -> N
     assert value_in(tmp_path / "a.ckpt") == 2
 
 
+# ---- symbolic links of other users, by the rule of fs.protected_symlinks
+
+NOBODY = 65534
+needs_root = pytest.mark.skipif(
+    os.geteuid() != 0, reason="only root can make another user's symbolic link"
+)
+
+
+def planted(tmp_path: Path, *, mode: int, folder_owner: int = 0, link_owner: int = NOBODY) -> Path:
+    """A link in a folder of that mode and owner, to a checkpoint that is saved already."""
+    save_checkpoint(parameters(1), tmp_path / "precious.ckpt")
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    link = folder / "a.ckpt"
+    link.symlink_to(tmp_path / "precious.ckpt")
+    os.chown(link, link_owner, link_owner, follow_symlinks=False)
+    os.chown(folder, folder_owner, folder_owner)
+    folder.chmod(mode)
+    return link
+
+
+@needs_root
+@pytest.mark.parametrize("async_save", [False, True])
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_link_planted_in_a_folder_like_tmp_is_not_followed(
+    tmp_path: Path, exists: bool, async_save: bool
+) -> None:
+    link = planted(tmp_path, mode=0o1777)
+    if not exists:
+        (tmp_path / "precious.ckpt").unlink()
+    with pytest.raises(PermissionError, match="symbolic link of another user") as caught:
+        save_checkpoint(parameters(2), link, async_save=async_save)
+    assert caught.value.errno == errno.EACCES
+    assert caught.value.filename == str(link)
+    assert os.listdir(link.parent) == ["a.ckpt"]
+    if exists:
+        assert value_in(tmp_path / "precious.ckpt") == 1
+    else:
+        assert not (tmp_path / "precious.ckpt").exists()
+    with pytest.raises(PermissionError):
+        save_checkpoint(parameters(2), link.with_suffix(""))  # the name with .ckpt is the link
+
+
+@needs_root
+@pytest.mark.parametrize("owners", [{"mode": 0o777}, {"mode": 0o1755}, {"mode": 0o1775}])
+def test_a_link_in_a_folder_that_is_not_like_tmp_is_followed(
+    tmp_path: Path, owners: dict[str, int]
+) -> None:
+    save_checkpoint(parameters(2), planted(tmp_path, **owners))
+    assert value_in(tmp_path / "precious.ckpt") == 2
+
+
+@needs_root
+@pytest.mark.parametrize(
+    "owners", [{"link_owner": 0, "folder_owner": NOBODY}, {"folder_owner": NOBODY}]
+)
+def test_a_link_of_ones_own_or_of_the_folders_owner_is_followed(
+    tmp_path: Path, owners: dict[str, int]
+) -> None:
+    save_checkpoint(parameters(2), planted(tmp_path, mode=0o1777, **owners))
+    assert value_in(tmp_path / "precious.ckpt") == 2
+
+
+@needs_root
+def test_every_link_of_a_chain_is_looked_at(tmp_path: Path) -> None:
+    link = planted(tmp_path, mode=0o1777)
+    (tmp_path / "b.ckpt").symlink_to("c.ckpt")
+    (tmp_path / "c.ckpt").symlink_to("shared/a.ckpt")
+    with pytest.raises(PermissionError) as caught:
+        save_checkpoint(parameters(2), tmp_path / "b.ckpt")
+    assert caught.value.filename == str(link)
+    assert value_in(tmp_path / "precious.ckpt") == 1
+
+
+@needs_root
+def test_a_load_follows_the_links_that_the_kernel_follows(tmp_path: Path) -> None:
+    """To resolve a name ourselves must not undo fs.protected_symlinks."""
+    link = planted(tmp_path, mode=0o1777)
+    try:
+        link.read_bytes()
+    except PermissionError:
+        with pytest.raises(PermissionError):
+            load_checkpoint(link)
+    else:
+        assert value_in(link) == 1
+
+
 # ---- permissions
 
 READ_ONLY = """

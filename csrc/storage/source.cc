@@ -19,7 +19,11 @@ void Source::read_pieces_at(uint64_t offset, std::span<const ByteSpan> pieces) c
 
 FileSource::FileSource(const std::string& path)
     : path_(path), fd_(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
-  if (!fd_.is_open()) throw_errno("open", path_);
+  if (!fd_.is_open()) {
+    // O_NONBLOCK does not wait for a lease either, such as a server's for one of its clients.
+    const bool is_leased = errno == EAGAIN;
+    throw_errno(is_leased ? "open, as another process holds a lease on the file" : "open", path_);
+  }
   struct stat status;
   if (::fstat(fd_.get(), &status) != 0) throw_errno("fstat", path_);
   if (!S_ISREG(status.st_mode)) {  // O_NONBLOCK: a FIFO must not make the open hang before this

@@ -27,7 +27,8 @@ class Source {
 // A regular file, opened for reading.
 class FileSource final : public Source {
  public:
-  explicit FileSource(const std::string& path);  // throws Error(kIo)
+  // Throws Error(kIo), with EAGAIN while another process holds a write lease on the file.
+  explicit FileSource(const std::string& path);
 
   uint64_t nbytes() const override { return nbytes_; }
   size_t window_nbytes() const override { return size_t{8} << 10; }

@@ -1,10 +1,12 @@
 #include "storage/source.h"
 
 #include <doctest/doctest.h>
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <csignal>
 
 #include "support/errors.h"
 #include "support/memory.h"
@@ -84,6 +86,20 @@ TEST_CASE_FIXTURE(Fixture, "a FIFO is refused without waiting for its writer") {
 }
 
 TEST_CASE("a device is refused") { check_does_not_open("/dev/null", EINVAL); }
+
+TEST_CASE_FIXTURE(Fixture, "a file that is leased is EAGAIN and says so until it is given back") {
+  test::write_file(path, "x");
+  const FileDescriptor holder(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+  ::fcntl(holder.get(), F_SETSIG, SIGURG);  // which is ignored by default, as SIGIO is not
+  if (::fcntl(holder.get(), F_SETLEASE, F_WRLCK) != 0) {
+    MESSAGE("skipped: the temporary folder's file system knows no leases");
+    return;
+  }
+  check_does_not_open(path, EAGAIN);
+  CHECK(test::message(error_of([&] { FileSource source(path); })) == doctest::Contains("lease"));
+  REQUIRE(::fcntl(holder.get(), F_SETLEASE, F_UNLCK) == 0);
+  CHECK(FileSource(path).nbytes() == 1);
+}
 
 TEST_CASE_FIXTURE(Fixture, "a file that became shorter is a format error with its path") {
   test::write_file(path, std::string(1000, 'x'));
