@@ -421,7 +421,7 @@ def _opened(
         check_file(ckpt_file_name)
         try:
             return path, _core.Reader(path, dec_key, dec_mode)
-        except (BlockingIOError, FileNotFoundError):
+        except (BlockingIOError, FileNotFoundError, InterruptedError):
             if time.monotonic() > deadline:
                 raise
         time.sleep(pause)

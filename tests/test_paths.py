@@ -1,6 +1,7 @@
 """Where a checkpoint lands. Oracle: MindSpore's rules, but for deleting the old file first."""
 
 import errno
+import itertools
 import os
 import socket
 import stat
@@ -322,6 +323,31 @@ def test_a_link_of_ones_own_or_of_the_folders_owner_is_followed(
 ) -> None:
     save_checkpoint(parameters(2), planted(tmp_path, mode=0o1777, **owners))
     assert value_in(tmp_path / "precious.ckpt") == 2
+
+
+@needs_root
+@pytest.mark.skipif(
+    Path("/proc/sys/fs/protected_symlinks").read_text(encoding="ascii").strip() != "1",
+    reason="this machine's kernel follows every link",
+)
+def test_a_save_follows_just_the_links_that_the_kernel_follows(tmp_path: Path) -> None:
+    followed = 0
+    modes = (0o1777, 0o777, 0o1775, 0o1773, 0o1757, 0o700)
+    cases = list(itertools.product(modes, (0, NOBODY), (0, NOBODY, NOBODY - 1)))
+    for number, (mode, folder_owner, link_owner) in enumerate(cases):
+        case = tmp_path / str(number)
+        case.mkdir()
+        link = planted(case, mode=mode, folder_owner=folder_owner, link_owner=link_owner)
+        try:
+            link.read_bytes()
+        except PermissionError:
+            with pytest.raises(PermissionError):
+                save_checkpoint(parameters(2), link)
+        else:
+            save_checkpoint(parameters(2), link)
+            followed += 1
+        assert link.is_symlink()
+    assert 0 < followed < len(cases)
 
 
 @needs_root

@@ -80,8 +80,9 @@ void AtomicFile::Temporary::remove() noexcept {
 
 FileDescriptor AtomicFile::open_temporary() {
   constexpr int kMostTries = 100;
+  bool has_locks = true;
   for (int tries = 0; tries < kMostTries; ++tries) {
-    temporary_.own(temporary_name(folder_, name_));
+    temporary_.own(temporary_name(folder_, name_, has_locks));
     FileDescriptor fd(::openat(folder_.fd(), temporary_.name().c_str(),
                                O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
     if (!fd.is_open()) {
@@ -93,8 +94,9 @@ FileDescriptor AtomicFile::open_temporary() {
       errno = error;
       throw_errno("create a temporary file for", target_);
     }
-    lock(fd.get());
-    if (!was_swept(fd.get())) return fd;
+    if (!has_locks) return fd;
+    has_locks = lock(fd.get());
+    if (has_locks && !was_swept(fd.get())) return fd;
     temporary_.remove();
   }
   errno = EAGAIN;
@@ -102,13 +104,14 @@ FileDescriptor AtomicFile::open_temporary() {
 }
 
 // Another process may take the file for a leftover before the lock is on it. The lock is waited
-// for, so that this is over then.
-void AtomicFile::lock(int fd) {
+// for, so that this is over then. False where it is refused: the file's name must not promise one.
+bool AtomicFile::lock(int fd) {
   while (::flock(fd, LOCK_EX) != 0) {
     if (errno == EINTR) continue;
     refused_.add("flock", errno);
-    return;
+    return false;
   }
+  return true;
 }
 
 // Whether the file is gone from the folder. Some file systems count no names, so that it takes both
@@ -152,6 +155,7 @@ void AtomicFile::write_at(uint64_t offset, std::span<const ByteView> pieces) {
 
 void AtomicFile::sync() {
   if (durable_) writer_->sync(refused_);
+  writer_->flush();
 }
 
 void AtomicFile::commit() {

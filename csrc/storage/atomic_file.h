@@ -75,7 +75,7 @@ class AtomicFile final : public Sink {
 
   FileDescriptor open_temporary();
   FileDescriptor take_over_retired();
-  void lock(int fd);
+  bool lock(int fd);
   bool was_swept(int fd) const;
   void reserve(int fd, uint64_t nbytes);
   bool is_published() const;

@@ -300,6 +300,17 @@ void FileWriter::sync(Refusals& refused) {
   throw_errno(call, path_);
 }
 
+void FileWriter::flush() {
+  if (is_on_local_file_system(fd_.get())) return;
+  while (true) {
+    // The close of each descriptor asks for it, and the file's lock is on this one.
+    const int copy = ::fcntl(fd_.get(), F_DUPFD_CLOEXEC, 0);
+    if (copy < 0) throw_errno("dup", path_);
+    if (::close(copy) == 0 || says_not_supported(errno)) return;
+    if (errno != EINTR) throw_errno("close", path_);
+  }
+}
+
 WriteWay FileWriter::way() const noexcept {
   return direct_nbytes_.load(std::memory_order_relaxed) >
                  buffered_nbytes_.load(std::memory_order_relaxed)

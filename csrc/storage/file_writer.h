@@ -42,6 +42,10 @@ class FileWriter {
   // fsync, and `refused` tells. Throws Error(kIo).
   void sync(Refusals& refused);
 
+  // Throws Error(kIo) with what a file system keeps for the close of a file, as those of networks
+  // and in user space do: that there was no space after all, or that bytes did not arrive.
+  void flush();
+
   int fd() const noexcept { return fd_.get(); }
 
   // The way that most of the bytes went, so far.

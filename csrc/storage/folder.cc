@@ -7,10 +7,22 @@
 
 namespace mindckpt {
 
+namespace {
+
+int open_folder(const std::string& path, int flags) {
+  int fd = -1;
+  do {
+    fd = ::open(path.c_str(), flags | O_DIRECTORY | O_CLOEXEC);
+  } while (fd < 0 && errno == EINTR);
+  return fd;
+}
+
+}  // namespace
+
 Folder::Folder(const std::string& path)
-    : fd_(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)), is_readable_(fd_.is_open()) {
+    : fd_(open_folder(path, O_RDONLY)), is_readable_(fd_.is_open()) {
   if (!is_readable_ && (errno == EACCES || errno == EPERM)) {
-    fd_ = FileDescriptor(::open(path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+    fd_ = FileDescriptor(open_folder(path, O_PATH));
   }
   if (!fd_.is_open()) throw_errno("open", path);
 }

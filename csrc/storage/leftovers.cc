@@ -131,9 +131,8 @@ class Sweep {
     if (!file.is_open() || ::fstat(file.get(), &status) != 0 || !S_ISREG(status.st_mode)) {
       return std::nullopt;
     }
-    // A shared lock is enough, and NFS grants no other one to a descriptor that can only read. It
-    // is held until the name is gone: a writer that has just made the file waits for that, and
-    // sees.
+    // A shared lock is enough, and NFS grants no other one to a descriptor that can only read. A
+    // writer that has just made the file waits for it, and then sees that the name is gone.
     const bool is_free = ::flock(file.get(), LOCK_SH | LOCK_NB) == 0;
     if (!is_free && !says_not_supported(errno)) return std::nullopt;
     const bool is_certain =
@@ -152,8 +151,8 @@ class Sweep {
 
 }  // namespace
 
-std::string temporary_name(const Folder& folder, const std::string& name) {
-  const std::optional<uint32_t> reach = lock_reach(folder);
+std::string temporary_name(const Folder& folder, const std::string& name, bool is_locked) {
+  const std::optional<uint32_t> reach = is_locked ? lock_reach(folder) : std::nullopt;
   std::array<char, kDigits + 1> digits{};
   std::snprintf(digits.data(), digits.size(), "%08x%08x", reach ? *reach : random_number(),
                 random_number());
@@ -174,17 +173,18 @@ std::vector<std::string> remove_leftovers(const std::string& path) {
   std::vector<std::string> names;
   std::string failed;
   int failure = 0;
-  errno = Sweep(folder, {}).run([&](const char* name, int error) {
-    if (error == 0) {
+  const int error = Sweep(folder, {}).run([&](const char* name, int unlink_error) {
+    if (unlink_error == 0) {
       names.emplace_back(name);
     } else if (failure == 0) {
       failed = name;
-      failure = error;
+      failure = unlink_error;
     }
   });
-  if (errno != 0) throw_errno("list", path);
+  errno = error;
+  if (error != 0) throw_errno("list", path);
   errno = failure;
-  if (errno != 0) throw_errno("remove a leftover", path + "/" + failed);
+  if (failure != 0) throw_errno("remove a leftover", path + "/" + failed);
   std::ranges::sort(names);
   return names;
 }

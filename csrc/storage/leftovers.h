@@ -19,8 +19,9 @@ namespace mindckpt {
 // be a stranger's that happens to have such a name: it is a leftover only if it looks like one (of
 // this user, mode 0600 or 0400) and nobody has written to it for an hour.
 
-// A new name for a temporary file of `name`. A long one is cut: a name has at most 255 bytes.
-std::string temporary_name(const Folder& folder, const std::string& name);
+// A new name for a temporary file of `name`; one for a file without a lock says of none how far it
+// reaches. A long one is cut: a name has at most 255 bytes.
+std::string temporary_name(const Folder& folder, const std::string& name, bool is_locked = true);
 
 // Removes the leftovers in the folder that a save to `name` is made in. Those of that very name, on
 // a file system of this machine, are told by the lock alone: nobody else has a use for the name.

@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <ctime>
+#include <optional>
 
 #include "storage/atomic_file.h"
 #include "support/child.h"
@@ -158,6 +159,20 @@ TEST_CASE_FIXTURE(Fixture, "where there are no locks only age tells") {
   const Refused refused(SystemCall::kFlock, ENOLCK);
   CHECK(remove_leftovers(folder.path()).empty());
   CHECK(std::filesystem::exists(folder.path(unknown)));
+}
+
+TEST_CASE_FIXTURE(Fixture, "a writer that got no lock is not taken for dead by who gets one") {
+  std::optional<AtomicFile> writer;
+  {
+    const Refused refused(SystemCall::kFlock, ENOLCK);
+    writer.emplace(folder.path("a.ckpt"), 5, AtomicFile::Options());
+  }
+  const Names names = folder.names();
+  CHECK(remove_leftovers(folder.path()).empty());
+  save("b.ckpt");
+  CHECK(folder.names() == Names{names.at(0), "b.ckpt"});
+  writer->commit();
+  CHECK(folder.names() == Names{"a.ckpt", "b.ckpt"});
 }
 
 TEST_CASE_FIXTURE(Fixture, "a user's own file is not taken for a leftover by chance") {

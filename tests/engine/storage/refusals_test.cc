@@ -242,6 +242,40 @@ TEST_CASE_FIXTURE(Fixture, "a retired file whose folder can't be synced is not w
   CHECK(read_file(old) == "retired");
 }
 
+// ---- what a file system tells when a file is closed, and not before
+
+// Every close of a temporary file's descriptor fails, as it does where the server is out of space.
+struct CloseFails : Intercepted {
+  explicit CloseFails(int error_number)
+      : Intercepted(SystemCall::kClose, [error_number](int fd) {
+          const auto link = "/proc/self/fd/" + std::to_string(fd);
+          std::error_code ignored;
+          if (!std::filesystem::read_symlink(link, ignored).string().ends_with(".tmp")) return 0;
+          ::close(fd);
+          return error_number;
+        }) {}
+};
+
+TEST_CASE_FIXTURE(Fixture, "what a network's close tells is told before the file is published") {
+  const Refused network(SystemCall::kFstatfs, EIO);
+  for (const int error : {EDQUOT, ENOSPC, EIO}) {
+    for (const bool durable : {false, true}) {
+      const CloseFails fails(error);
+      const Error told = error_of([&] { save(durable); });
+      CHECK(told.error_number() == error);
+      CHECK(told.path() == path);
+      check_old_file_stays();
+    }
+  }
+  for (const int error : {ENOSYS, EOPNOTSUPP}) {
+    test::write_file(path, "the old one");
+    const CloseFails fails(error);
+    save();
+    check_saved();
+    ::chmod(path.c_str(), 0600);
+  }
+}
+
 // ---- a folder that can be written to and not read
 
 // Runs `body` as a user who is not root, in a folder that was given to that user.
@@ -297,7 +331,7 @@ TEST_CASE_FIXTURE(Fixture, "a rename that is done and told as failed has publish
     test::write_file(path, "the old one");
     int renames = 0;
     const Intercepted rename(SystemCall::kRenameat, [&](int) {
-      ++renames;
+      if (++renames > 1) return 0;
       for (const std::string& name : folder.names()) {
         if (name.ends_with(".tmp")) std::filesystem::rename(folder.path(name), path);
       }

@@ -56,6 +56,12 @@ using mindckpt::test::SystemCall;
 // File offsets have 64 bits, and the names say so.
 extern "C" {
 
+int close(int fd) {
+  if (fails(SystemCall::kClose, fd)) return -1;
+  static const auto real = next<int(int)>("close");
+  return real(fd);
+}
+
 int fallocate(int fd, int mode, off_t offset, off_t nbytes) {
   if (fails(SystemCall::kFallocate, fd)) return -1;
   static const auto real = next<decltype(fallocate)>("fallocate64");

@@ -6,6 +6,7 @@ namespace mindckpt::test {
 
 // Calls of the C library that a case of this program can make fail, or come in ahead of.
 enum class SystemCall {
+  kClose,
   kFallocate,
   kFchmod,
   kFdatasync,
