@@ -6,7 +6,7 @@ BOOTSTRAP = "$(PYTHON)" tools/bootstrap.py
 # As many tests at a time as there are processors: ctest's by the variable, pytest's by -n.
 IN_VENV = env PATH="$(CURDIR)/.venv/bin:$$PATH" VIRTUAL_ENV="$(CURDIR)/.venv" \
     CTEST_PARALLEL_LEVEL="$$(nproc)"
-CXX_FILES = $(shell find benchmarks csrc tests/engine tests/fuzz tests/headers tests/plugins -name '*.cc' -o -name '*.h' -o -name '*.c')
+CXX_FILES = $(shell find benchmarks csrc tests/crash tests/engine tests/fuzz tests/headers tests/plugins -name '*.cc' -o -name '*.h' -o -name '*.c')
 
 # GCC's ThreadSanitizer refuses the address layouts of kernels that randomise more than it knows.
 NO_ASLR = $(shell setarch -R true 2>/dev/null && echo setarch -R)
