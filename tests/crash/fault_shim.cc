@@ -54,6 +54,7 @@ enum Action : int {
   kShort = 3,        // a transfer moves half of its bytes; other calls are made as usual
   kEnd = 4,          // a transfer moves nothing and returns 0; other calls are made as usual
   kKill = 5,         // the process is killed before the call
+  kCommit = 6,       // the file system of a descriptor is synced before the call, or before each one
 };
 
 // What is counted, as bits.
@@ -152,6 +153,7 @@ class Call {
       faults.log.append(name).append(" ").append(describe()).append("\n");
     }
     if (faults.told_fd >= 0) tell(name);
+    if (faults.action == kCommit && (is_nth || faults.nth == 0)) ::syncfs(faults.error);
     if (is_nth) {
       if (faults.action == kKill) die();
       if (faults.action == kFailFromNow) faults.failing = name;
@@ -234,8 +236,9 @@ mode_t mode_argument(int flags, va_list arguments) {
 
 // ---- for the tests
 
-// Starts to count, from 0, the calls of the library whose name contains `engine`. Returns 0, or -1
-// when there is no such library in the process.
+// Starts to count, from 0, the calls of the library whose name contains `engine`. `error` is the
+// errno to fail with; for kCommit the descriptor, and with `nth` 0 each call is meant. Returns 0, or
+// -1 when there is no such library in the process.
 EXPORTED int faults_arm(const char* engine, unsigned kinds, int64_t nth, int action, int error) {
   const std::lock_guard lock(faults.mutex);
   faults.engine = range_of_library(engine);

@@ -18,7 +18,7 @@ LIBRARY = TESTS.parent / "build" / "release" / "tests" / "crash" / "libfault_shi
 ENGINE = "/mindckpt/_core."  # in the path of the compiled module
 
 # Actions and kinds of calls, as in fault_shim.cc.
-NONE, FAIL, FAIL_FROM_NOW, SHORT, END, KILL = range(6)
+NONE, FAIL, FAIL_FROM_NOW, SHORT, END, KILL, COMMIT = range(7)
 FILES, THREADS, MEMORY = 1, 2, 4
 
 is_torture = bool(os.environ.get("MINDCKPT_TORTURE"))
