@@ -13,7 +13,7 @@ NO_ASLR = $(shell setarch -R true 2>/dev/null && echo setarch -R)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test sanitize fuzz emulate lint format headers interop frameworks gpu bench clean distclean
+.PHONY: help demo test sanitize fuzz torture emulate lint format headers interop frameworks gpu bench clean distclean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*  ## /  make \1\t/p' Makefile | expand -t 18
@@ -35,6 +35,12 @@ sanitize:  ## the engine's tests under ASan with UBSan, and under TSan
 
 fuzz:  ## the reader's fuzz target under ASan with UBSan, for FUZZ_SECONDS (60)
 	@"$(PYTHON)" tools/fuzz.py
+
+torture:  ## every failing call, kill and power cut of tests/crash; as root, with loop devices; 15 minutes
+	@$(BOOTSTRAP) --extra test
+	$(IN_VENV) cmake --preset release
+	$(IN_VENV) cmake --build --preset release --target fault_shim
+	@"$(PYTHON)" tools/torture.py
 
 emulate:  ## the engine's tests of kernels on an emulated processor with AVX-512 and GFNI; needs Debian
 	@$(BOOTSTRAP) --extra test

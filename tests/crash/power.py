@@ -8,7 +8,7 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -200,7 +200,22 @@ class Cut:
                         yield entry.offset + begin, piece
 
 
-def cuts(recording: Recording, random_ones: int) -> list[Cut]:
+def problems_after(
+    cuts: Iterable[Cut], save: Save, file_system: FileSystem, recording: Recording, folder: Path
+) -> list[str]:
+    """What is wrong after any of the cuts."""
+    remains = Remains(file_system, recording, folder)
+    problems = []
+    for cut in cuts:
+        shim.tried[f"power cuts ({file_system.name})"] += 1
+        problems += [
+            f"{cut}, before which came {recording.log[cut.at - 1]!r:.80}: {problem}"
+            for problem in remains.problems_after(cut, save)
+        ]
+    return problems
+
+
+def all_cuts(recording: Recording, random_ones: int) -> list[Cut]:
     """Cuts at every moment that left another disk, with nothing, all, and some of its cache lost."""
     found = []
     log = recording.log
@@ -258,13 +273,3 @@ class Remains:
         save_checkpoint({"w": np.zeros(1)}, target, durable=False)
         if list(load_checkpoint(target)) != ["w"] or temporaries(folder):
             yield f"the next save leaves {os.listdir(folder)}"
-
-
-def saves_to_cut() -> list[str]:
-    """The durable ways of saving that differ to a disk."""
-    names = ["over an old file", "over retired blocks"]
-    if shim.is_torture:
-        names += ["a new file", "AES-GCM", "past the page cache", "asynchronous",
-                  "over retired blocks, past the page cache"]  # fmt: skip
-    assert set(names) <= set(SAVES)
-    return names

@@ -66,11 +66,11 @@ class Save:
             return {"dec_key": KEY, "dec_mode": self.options["enc_mode"]}
         return {"crc_check": bool(self.options.get("crc_check"))}
 
-    def run(self, folder: Path, version: int = 1) -> None:
-        """Saves, and waits for the end."""
+    def run(self, folder: Path, version: int = 1, retired: Path | None = None) -> None:
+        """Saves, and waits for the end; `retired` is where the retired file is, if not there."""
         options = dict(self.options)
         if self.reuses:
-            options["reuse"] = folder / RETIRED
+            options["reuse"] = retired or folder / RETIRED
         job = save_checkpoint(
             parameters(version), folder / "a.ckpt", block_bytes=1 << 14, **options
         )
@@ -138,6 +138,7 @@ class Folder:
         self.path = path
         self._save = save
         self._files: dict[str, bytes] = {}
+        self._old_number = 0  # of the inode
         os.environ["MINDCKPT_WRITE"] = save.write_way
         # What is to be the old file, and what the new one is byte for byte, if it is not encrypted.
         self._new = self._bytes_of(Save("", {**save.options, "reuse": None}), 1)
@@ -165,8 +166,9 @@ class Folder:
         for name, content in self._files.items():
             path = self.path / name
             path.write_bytes(content)
-            if name == "a.ckpt" and self._save.old_nbytes:
-                os.truncate(path, self._save.old_nbytes)
+            if name == "a.ckpt":
+                os.truncate(path, self._save.old_nbytes or len(content))
+                self._old_number = path.stat().st_ino
             if not name.endswith(".tmp"):
                 path.chmod(0o400)
 
@@ -179,12 +181,14 @@ class Folder:
         path = self.path / "a.ckpt"
         if not path.exists():
             return "absent"
+        status = path.stat()
+        if self._save.old_nbytes and status.st_size == self._save.old_nbytes:
+            return "old"  # no need to read so much
         content = path.read_bytes()
         if "enc_key" not in self._save.options and version == 1 and content == self._new:
             return "new"
-        old = self._files.get("a.ckpt")
-        if old is not None and content == (bytes(self._save.old_nbytes) or old):
-            return "old"
+        if content == self._files.get("a.ckpt"):
+            return "old" if status.st_ino == self._old_number else "a copy of the old one"
         try:
             assert_holds(load_checkpoint(path, **self._save.loading), parameters(version))
         except Exception as error:

@@ -6,6 +6,7 @@ import ctypes
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ NONE, FAIL, FAIL_FROM_NOW, SHORT, END, KILL, COMMIT = range(7)
 FILES, THREADS, MEMORY = 1, 2, 4
 
 is_torture = bool(os.environ.get("MINDCKPT_TORTURE"))
+tried: Counter[str] = Counter()  # how many of what, by this process's tests
 
 
 @dataclass(frozen=True)
