@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Union
 
 
 @dataclass(frozen=True)
@@ -26,4 +25,4 @@ class Word:
     text: str
 
 
-Entry = Union[Write, Flush, Word]
+Entry = Write | Flush | Word

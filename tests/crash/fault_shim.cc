@@ -54,7 +54,7 @@ enum Action : int {
   kShort = 3,        // a transfer moves half of its bytes; other calls are made as usual
   kEnd = 4,          // a transfer moves nothing and returns 0; other calls are made as usual
   kKill = 5,         // the process is killed before the call
-  kCommit = 6,       // the file system of a descriptor is synced before the call, or before each one
+  kCommit = 6,  // the file system of a descriptor is synced before the call, or before each one
 };
 
 // What is counted, as bits.
@@ -81,7 +81,7 @@ Range range_of_library(const char* part_of_name) {
         auto& sought = *static_cast<Search*>(data);
         if (std::strstr(info->dlpi_name, sought.part_of_name) == nullptr) return 0;
         for (int i = 0; i < info->dlpi_phnum; ++i) {
-          const ElfW(Phdr)& header = info->dlpi_phdr[i];
+          const ElfW(Phdr) & header = info->dlpi_phdr[i];
           if (header.p_type != PT_LOAD) continue;
           const uintptr_t begin = info->dlpi_addr + header.p_vaddr;
           Range& found = sought.found;
@@ -107,6 +107,7 @@ struct Faults {
   std::string failing;  // with kFailFromNow, once the Nth call came: its name
   int told_fd = -1;
   bool is_syncing = true;
+  bool is_writing_back = true;
   bool is_logging = false;
   std::string log;
 };
@@ -237,8 +238,8 @@ mode_t mode_argument(int flags, va_list arguments) {
 // ---- for the tests
 
 // Starts to count, from 0, the calls of the library whose name contains `engine`. `error` is the
-// errno to fail with; for kCommit the descriptor, and with `nth` 0 each call is meant. Returns 0, or
-// -1 when there is no such library in the process.
+// errno to fail with; for kCommit the descriptor, and with `nth` 0 each call is meant. Returns 0,
+// or -1 when there is no such library in the process.
 EXPORTED int faults_arm(const char* engine, unsigned kinds, int64_t nth, int action, int error) {
   const std::lock_guard lock(faults.mutex);
   faults.engine = range_of_library(engine);
@@ -262,7 +263,8 @@ EXPORTED int64_t faults_disarm() {
   return faults.count;
 }
 
-// From the next faults_arm on: whether calls are logged, a line each: the name, and what it is about.
+// From the next faults_arm on: whether calls are logged, a line each: the name, and what it is
+// about.
 EXPORTED void faults_keep_log(int is_logging) { faults.is_logging = is_logging != 0; }
 
 // The log since the last faults_arm; valid until the next one.
@@ -271,12 +273,17 @@ EXPORTED const char* faults_log() {
   return faults.log.c_str();
 }
 
-// Writes each call's name to `fd` and waits for a byte from it before the call is made; -1: no more.
+// Writes each call's name to `fd` and waits for a byte from it before the call is made; -1: no
+// more.
 EXPORTED void faults_tell(int fd) { faults.told_fd = fd; }
 
-// Whether fsync, fdatasync and sync_file_range are passed on, or only said to have gone well: they
-// take most of the time, and make no difference to who can't cut the power.
-EXPORTED void faults_sync(int is_syncing) { faults.is_syncing = is_syncing != 0; }
+// Whether fsync and fdatasync are passed on, or only said to have gone well: they take most of the
+// time, and make no difference to who can't cut the power. And the same of sync_file_range, which
+// promises nothing.
+EXPORTED void faults_sync(int is_syncing, int is_writing_back) {
+  faults.is_syncing = is_syncing != 0;
+  faults.is_writing_back = is_writing_back != 0;
+}
 
 // ---- the calls
 
@@ -293,15 +300,15 @@ EXPORTED void faults_sync(int is_syncing) { faults.is_syncing = is_syncing != 0;
 DEFINE_OPEN(open)
 DEFINE_OPEN(open64)
 
-#define DEFINE_OPENAT(name)                                                           \
-  EXPORTED int name(int folder, const char* path, int flags, ...) {                   \
-    va_list arguments;                                                                \
-    va_start(arguments, flags);                                                       \
-    const mode_t mode = mode_argument(flags, arguments);                              \
-    va_end(arguments);                                                                \
-    NEXT(name);                                                                       \
+#define DEFINE_OPENAT(name)                                                          \
+  EXPORTED int name(int folder, const char* path, int flags, ...) {                  \
+    va_list arguments;                                                               \
+    va_start(arguments, flags);                                                      \
+    const mode_t mode = mode_argument(flags, arguments);                             \
+    va_end(arguments);                                                               \
+    NEXT(name);                                                                      \
     const Call call(CALLER, kFile, "openat", [&] { return path_at(folder, path); }); \
-    return call.fails() ? -1 : next(folder, path, flags, mode);                       \
+    return call.fails() ? -1 : next(folder, path, flags, mode);                      \
   }
 DEFINE_OPENAT(openat)
 DEFINE_OPENAT(openat64)
@@ -327,35 +334,35 @@ EXPORTED ssize_t read(int fd, void* data, size_t nbytes) {
                   [&](const iovec* iov, int) { return next(fd, iov->iov_base, iov->iov_len); });
 }
 
-#define DEFINE_ONE_PIECE(function, name, data_type, offset_type)                              \
-  EXPORTED ssize_t function(int fd, data_type data, size_t nbytes, offset_type offset) {      \
-    NEXT(function);                                                                           \
-    const iovec piece{const_cast<void*>(data), nbytes};                                       \
-    return transfer(CALLER, name, fd, &piece, 1, offset, [&](const iovec* iov, int) {         \
-      return next(fd, iov->iov_base, iov->iov_len, offset);                                   \
-    });                                                                                       \
+#define DEFINE_ONE_PIECE(function, name, data_type, offset_type)                         \
+  EXPORTED ssize_t function(int fd, data_type data, size_t nbytes, offset_type offset) { \
+    NEXT(function);                                                                      \
+    const iovec piece{const_cast<void*>(data), nbytes};                                  \
+    return transfer(CALLER, name, fd, &piece, 1, offset, [&](const iovec* iov, int) {    \
+      return next(fd, iov->iov_base, iov->iov_len, offset);                              \
+    });                                                                                  \
   }
 DEFINE_ONE_PIECE(pwrite, "pwrite", const void*, off_t)
 DEFINE_ONE_PIECE(pwrite64, "pwrite", const void*, off64_t)
 DEFINE_ONE_PIECE(pread, "pread", void*, off_t)
 DEFINE_ONE_PIECE(pread64, "pread", void*, off64_t)
 
-#define DEFINE_PIECES(function, name, offset_type)                                              \
-  EXPORTED ssize_t function(int fd, const iovec* pieces, int count, offset_type offset) {       \
-    NEXT(function);                                                                             \
-    return transfer(CALLER, name, fd, pieces, count, offset,                                    \
-                    [&](const iovec* iov, int n) { return next(fd, iov, n, offset); });         \
+#define DEFINE_PIECES(function, name, offset_type)                                        \
+  EXPORTED ssize_t function(int fd, const iovec* pieces, int count, offset_type offset) { \
+    NEXT(function);                                                                       \
+    return transfer(CALLER, name, fd, pieces, count, offset,                              \
+                    [&](const iovec* iov, int n) { return next(fd, iov, n, offset); });   \
   }
 DEFINE_PIECES(pwritev, "pwritev", off_t)
 DEFINE_PIECES(pwritev64, "pwritev", off64_t)
 DEFINE_PIECES(preadv, "preadv", off_t)
 DEFINE_PIECES(preadv64, "preadv", off64_t)
 
-#define DEFINE_PIECES_2(function, name, offset_type)                                       \
-  EXPORTED ssize_t function(int fd, const iovec* pieces, int count, offset_type offset,    \
-                            int flags) {                                                   \
-    NEXT(function);                                                                        \
-    return transfer(CALLER, name, fd, pieces, count, offset,                               \
+#define DEFINE_PIECES_2(function, name, offset_type)                                           \
+  EXPORTED ssize_t function(int fd, const iovec* pieces, int count, offset_type offset,        \
+                            int flags) {                                                       \
+    NEXT(function);                                                                            \
+    return transfer(CALLER, name, fd, pieces, count, offset,                                   \
                     [&](const iovec* iov, int n) { return next(fd, iov, n, offset, flags); }); \
   }
 DEFINE_PIECES_2(pwritev2, "pwritev2", off_t)
@@ -382,24 +389,24 @@ EXPORTED int sync_file_range(int fd, off64_t offset, off64_t nbytes, unsigned fl
   const Call call(CALLER, kFile, "sync_file_range",
                   [&] { return range_text(fd, offset, static_cast<uint64_t>(nbytes)); });
   if (call.fails()) return -1;
-  return faults.is_syncing ? next(fd, offset, nbytes, flags) : 0;
+  return faults.is_writing_back ? next(fd, offset, nbytes, flags) : 0;
 }
 
-#define DEFINE_FALLOCATE(name, offset_type)                                                    \
-  EXPORTED int name(int fd, int mode, offset_type offset, offset_type nbytes) {                \
-    NEXT(name);                                                                                \
-    const Call call(CALLER, kFile, "fallocate",                                                \
-                    [&] { return range_text(fd, offset, static_cast<uint64_t>(nbytes)); });    \
-    return call.fails() ? -1 : next(fd, mode, offset, nbytes);                                 \
+#define DEFINE_FALLOCATE(name, offset_type)                                                 \
+  EXPORTED int name(int fd, int mode, offset_type offset, offset_type nbytes) {             \
+    NEXT(name);                                                                             \
+    const Call call(CALLER, kFile, "fallocate",                                             \
+                    [&] { return range_text(fd, offset, static_cast<uint64_t>(nbytes)); }); \
+    return call.fails() ? -1 : next(fd, mode, offset, nbytes);                              \
   }
 DEFINE_FALLOCATE(fallocate, off_t)
 DEFINE_FALLOCATE(fallocate64, off64_t)
 
-#define DEFINE_FTRUNCATE(name, offset_type)                                      \
-  EXPORTED int name(int fd, offset_type nbytes) noexcept {                       \
-    NEXT(name);                                                                  \
-    const Call call(CALLER, kFile, "ftruncate", [&] { return path_of(fd); });    \
-    return call.fails() ? -1 : next(fd, nbytes);                                 \
+#define DEFINE_FTRUNCATE(name, offset_type)                                   \
+  EXPORTED int name(int fd, offset_type nbytes) noexcept {                    \
+    NEXT(name);                                                               \
+    const Call call(CALLER, kFile, "ftruncate", [&] { return path_of(fd); }); \
+    return call.fails() ? -1 : next(fd, nbytes);                              \
   }
 DEFINE_FTRUNCATE(ftruncate, off_t)
 DEFINE_FTRUNCATE(ftruncate64, off64_t)
@@ -410,38 +417,38 @@ EXPORTED int fchmod(int fd, mode_t mode) noexcept {
   return call.fails() ? -1 : next(fd, mode);
 }
 
-#define DEFINE_FSTAT(name, status_type)                                       \
-  EXPORTED int name(int fd, status_type* status) noexcept {                   \
-    NEXT(name);                                                               \
-    const Call call(CALLER, kFile, "fstat", [&] { return path_of(fd); });     \
-    return call.fails() ? -1 : next(fd, status);                              \
+#define DEFINE_FSTAT(name, status_type)                                   \
+  EXPORTED int name(int fd, status_type* status) noexcept {               \
+    NEXT(name);                                                           \
+    const Call call(CALLER, kFile, "fstat", [&] { return path_of(fd); }); \
+    return call.fails() ? -1 : next(fd, status);                          \
   }
 DEFINE_FSTAT(fstat, struct stat)
 DEFINE_FSTAT(fstat64, struct stat64)
 
-#define DEFINE_LSTAT(name, status_type)                                             \
-  EXPORTED int name(const char* path, status_type* status) noexcept {               \
-    NEXT(name);                                                                     \
-    const Call call(CALLER, kFile, "lstat", [&] { return std::string(path); });     \
-    return call.fails() ? -1 : next(path, status);                                  \
+#define DEFINE_LSTAT(name, status_type)                                         \
+  EXPORTED int name(const char* path, status_type* status) noexcept {           \
+    NEXT(name);                                                                 \
+    const Call call(CALLER, kFile, "lstat", [&] { return std::string(path); }); \
+    return call.fails() ? -1 : next(path, status);                              \
   }
 DEFINE_LSTAT(lstat, struct stat)
 DEFINE_LSTAT(lstat64, struct stat64)
 
-#define DEFINE_FSTATAT(name, status_type)                                                   \
+#define DEFINE_FSTATAT(name, status_type)                                                    \
   EXPORTED int name(int folder, const char* path, status_type* status, int flags) noexcept { \
-    NEXT(name);                                                                             \
-    const Call call(CALLER, kFile, "fstatat", [&] { return path_at(folder, path); });       \
-    return call.fails() ? -1 : next(folder, path, status, flags);                           \
+    NEXT(name);                                                                              \
+    const Call call(CALLER, kFile, "fstatat", [&] { return path_at(folder, path); });        \
+    return call.fails() ? -1 : next(folder, path, status, flags);                            \
   }
 DEFINE_FSTATAT(fstatat, struct stat)
 DEFINE_FSTATAT(fstatat64, struct stat64)
 
-#define DEFINE_FSTATFS(name, status_type)                                    \
-  EXPORTED int name(int fd, status_type* status) noexcept {                  \
-    NEXT(name);                                                              \
-    const Call call(CALLER, kFile, "fstatfs", [&] { return path_of(fd); });  \
-    return call.fails() ? -1 : next(fd, status);                             \
+#define DEFINE_FSTATFS(name, status_type)                                   \
+  EXPORTED int name(int fd, status_type* status) noexcept {                 \
+    NEXT(name);                                                             \
+    const Call call(CALLER, kFile, "fstatfs", [&] { return path_of(fd); }); \
+    return call.fails() ? -1 : next(fd, status);                            \
   }
 DEFINE_FSTATFS(fstatfs, struct statfs)
 DEFINE_FSTATFS(fstatfs64, struct statfs64)
@@ -459,16 +466,16 @@ EXPORTED int flock(int fd, int operation) noexcept {
 }
 
 // Each command has at most one argument, an integer or a pointer, which pass alike.
-#define DEFINE_FCNTL(name)                                                                        \
-  EXPORTED int name(int fd, int command, ...) {                                                   \
-    va_list arguments;                                                                            \
-    va_start(arguments, command);                                                                 \
-    void* const argument = va_arg(arguments, void*);                                              \
-    va_end(arguments);                                                                            \
-    NEXT(name);                                                                                   \
-    const Call call(CALLER, kFile, "fcntl",                                                       \
-                    [&] { return path_of(fd) + " " + std::to_string(command); });                 \
-    return call.fails() ? -1 : next(fd, command, argument);                                       \
+#define DEFINE_FCNTL(name)                                                        \
+  EXPORTED int name(int fd, int command, ...) {                                   \
+    va_list arguments;                                                            \
+    va_start(arguments, command);                                                 \
+    void* const argument = va_arg(arguments, void*);                              \
+    va_end(arguments);                                                            \
+    NEXT(name);                                                                   \
+    const Call call(CALLER, kFile, "fcntl",                                       \
+                    [&] { return path_of(fd) + " " + std::to_string(command); }); \
+    return call.fails() ? -1 : next(fd, command, argument);                       \
   }
 DEFINE_FCNTL(fcntl)
 DEFINE_FCNTL(fcntl64)
@@ -506,11 +513,11 @@ EXPORTED DIR* fdopendir(int fd) {
   return call.fails() ? nullptr : next(fd);
 }
 
-#define DEFINE_READDIR(name, entry_type)                                             \
-  EXPORTED entry_type* name(DIR* folder) {                                           \
-    NEXT(name);                                                                      \
-    const Call call(CALLER, kFile, "readdir", [] { return std::string(); });         \
-    return call.fails() ? nullptr : next(folder);                                    \
+#define DEFINE_READDIR(name, entry_type)                                     \
+  EXPORTED entry_type* name(DIR* folder) {                                   \
+    NEXT(name);                                                              \
+    const Call call(CALLER, kFile, "readdir", [] { return std::string(); }); \
+    return call.fails() ? nullptr : next(folder);                            \
   }
 DEFINE_READDIR(readdir, struct dirent)
 DEFINE_READDIR(readdir64, struct dirent64)
@@ -521,13 +528,13 @@ EXPORTED ssize_t getrandom(void* bytes, size_t nbytes, unsigned flags) {
   return call.fails() ? -1 : next(bytes, nbytes, flags);
 }
 
-#define DEFINE_MMAP(name, offset_type)                                                           \
-  EXPORTED void* name(void* at, size_t nbytes, int protection, int flags, int fd,                \
-                      offset_type offset) noexcept {                                             \
-    NEXT(name);                                                                                  \
-    const Call call(CALLER, (flags & MAP_ANONYMOUS) != 0 ? kMemory : kFile, "mmap",              \
-                    [&] { return fd < 0 ? "anonymous" : range_text(fd, offset, nbytes); });      \
-    return call.fails() ? MAP_FAILED : next(at, nbytes, protection, flags, fd, offset);          \
+#define DEFINE_MMAP(name, offset_type)                                                      \
+  EXPORTED void* name(void* at, size_t nbytes, int protection, int flags, int fd,           \
+                      offset_type offset) noexcept {                                        \
+    NEXT(name);                                                                             \
+    const Call call(CALLER, (flags & MAP_ANONYMOUS) != 0 ? kMemory : kFile, "mmap",         \
+                    [&] { return fd < 0 ? "anonymous" : range_text(fd, offset, nbytes); }); \
+    return call.fails() ? MAP_FAILED : next(at, nbytes, protection, flags, fd, offset);     \
   }
 DEFINE_MMAP(mmap, off_t)
 DEFINE_MMAP(mmap64, off64_t)

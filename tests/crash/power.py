@@ -18,7 +18,7 @@ import pytest
 
 from crash import shim
 from crash.disk_log import Entry, Flush, Word, Write
-from crash.scenarios import SAVES, Folder, Save
+from crash.scenarios import Folder, Save
 from mindckpt import load_checkpoint, save_checkpoint
 from support import temporaries
 
@@ -216,7 +216,7 @@ def problems_after(
 
 
 def all_cuts(recording: Recording, random_ones: int) -> list[Cut]:
-    """Cuts at every moment that left another disk, with nothing, all, and some of its cache lost."""
+    """Cuts at every moment that left another disk: with nothing, all, some of its cache lost."""
     found = []
     log = recording.log
     for at in range(recording.begin(), len(log) + 1):

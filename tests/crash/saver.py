@@ -3,7 +3,8 @@
     python -m crash.saver FOLDER SCENARIO SOCKET [COMMIT_AT]
 
 COMMIT_AT is the number of the call before which the file system is synced, as a timer of the
-kernel's might do at any moment; 0 for every call.
+kernel's might do at any moment; 0 for every call. Without it nothing is written to the disk before
+the save waits for that.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ def main() -> None:
         disk.connect(where)
         control.tell(disk.fileno())
         commits = [(int(sys.argv[4]), COMMIT, os.open(folder, os.O_RDONLY))] if sys.argv[4:] else []
+        if not commits:
+            control.skip_write_back()
         with control.armed(FILES, *(commits[0] if commits else (0, NONE, 0))):
             save.run(folder)
         disk.send(b"returned")

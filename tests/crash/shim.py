@@ -57,7 +57,11 @@ class Shim:
 
     def skip_syncs(self) -> None:
         """Has syncs do nothing, and succeed, from now on."""
-        self._library.faults_sync(0)
+        self._library.faults_sync(0, 0)
+
+    def skip_write_back(self) -> None:
+        """Has sync_file_range do nothing, and succeed, from now on."""
+        self._library.faults_sync(1, 0)
 
     @contextmanager
     def armed(

@@ -67,7 +67,9 @@ def worker() -> Iterator[Worker]:
 
 
 @pytest.mark.parametrize("scenario", some(SAVES, FAULTS_IN_CI))
-def test_a_save_with_a_failing_call_keeps_the_contract(worker: Worker, tmp_path: Path, scenario: str) -> None:
+def test_a_save_with_a_failing_call_keeps_the_contract(
+    worker: Worker, tmp_path: Path, scenario: str
+) -> None:
     assert worker.problems(tmp_path, "faults", scenario) == []
 
 
@@ -86,7 +88,9 @@ def test_a_save_without_memory_at_any_moment_keeps_the_contract(
 
 
 @pytest.mark.parametrize("scenario", some(SAVES, ("by two threads", "over a large file")))
-def test_a_save_that_gets_no_thread_keeps_the_contract(worker: Worker, tmp_path: Path, scenario: str) -> None:
+def test_a_save_that_gets_no_thread_keeps_the_contract(
+    worker: Worker, tmp_path: Path, scenario: str
+) -> None:
     assert worker.problems(tmp_path, "threads", scenario) == []
 
 

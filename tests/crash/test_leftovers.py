@@ -18,6 +18,7 @@ from support import start_python, temporaries
 
 COUNT = 4_000_000  # int32 values: 16 MB, long enough to be stopped in
 
+
 def wait_for_a_temporary(folder: Path, process: subprocess.Popen[str]) -> None:
     """Until a save of `process` is under way."""
     while not temporaries(folder):

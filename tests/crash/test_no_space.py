@@ -1,4 +1,7 @@
-"""Saves that find no space, or no descriptors. Oracle: the old file's bytes, the list of the folder."""
+"""Saves that find no space, or no descriptors.
+
+Oracles: the old file's bytes, and the list of the folder.
+"""
 
 import errno
 import os

@@ -1,9 +1,9 @@
 """A program that has a save or a load fail at one call after the other, and judges each.
 
-It is started by `shim.start`, and reads orders, a line of JSON each: a folder, a job and a scenario.
-The job is 'faults', 'memory', 'threads', 'kills', 'load faults', 'load memory' or 'load threads'.
-It answers with a line of JSON: how many calls there are, their names, how many cases were tried, and
-the problems. Each case is a forked child, in a folder prepared anew.
+It is started by `shim.start`, and reads orders, a line of JSON each: a folder, a job and a
+scenario. The job is 'faults', 'memory', 'threads', 'kills', 'load faults', 'load memory' or
+'load threads'. It answers with a line of JSON: how many calls there are, their names, how many
+cases were tried, and the problems. Each case is a forked child, in a folder prepared anew.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import stat
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,10 +84,8 @@ def open_files() -> set[str]:
     """Descriptors of this process, and what they are of."""
     found = set()
     for name in os.listdir("/proc/self/fd"):
-        try:
+        with suppress(FileNotFoundError):  # the one that lists them
             found.add(f"{name}: {os.readlink(f'/proc/self/fd/{name}')}")
-        except FileNotFoundError:
-            pass  # the one that lists them
     return found
 
 
@@ -268,10 +267,10 @@ class SaveCases(Cases):
             if outcome.target not in right:
                 yield f"{outcome.told}, and the target is {outcome.target}"
             yield from self.judged_error(failing, action, error, outcome)
-        if outcome.retired not in ("absent", "whole"):
-            # Its mode can't be given back where that is what fails.
-            if not (outcome.retired == "of another mode" and failing.name == "fchmod"):
-                yield f"the retired file is {outcome.retired}"
+        # Its mode can't be given back where that is what fails.
+        right = ["absent", "whole", *(["of another mode"] if failing.name == "fchmod" else [])]
+        if outcome.retired not in right:
+            yield f"the retired file is {outcome.retired}"
         if outcome.temporaries and failing.name != "unlinkat" and not self.save.leftover:
             yield "a temporary stays"
         if outcome.leaked:
@@ -395,9 +394,9 @@ class LoadCases(Cases):
                 yield f"{outcome.told}: {text}"
         elif is_heard_of:
             yield f"{outcome.told}: {text}"
-        if not is_heard_of and call.name in TRANSFERS and action in (FAIL, FAIL_FROM_NOW, END):
-            if error != errno.EINTR:
-                yield "a read that failed is not told"
+        is_lost = action in (FAIL, FAIL_FROM_NOW, END) and error != errno.EINTR
+        if not is_heard_of and is_lost and call.name in TRANSFERS:
+            yield "a read that failed is not told"
         if outcome.leaked:
             yield f"descriptors leak: {outcome.leaked}"
         if outcome.next_save:
