@@ -191,6 +191,11 @@ std::string range_text(int fd, int64_t offset, uint64_t nbytes) {
   return path_of(fd) + " " + std::to_string(offset) + " " + std::to_string(nbytes);
 }
 
+std::string command_text(int fd, int command, const void* argument) {
+  return path_of(fd) + " " + std::to_string(command) + " " +
+         std::to_string(reinterpret_cast<intptr_t>(argument));
+}
+
 uint64_t total(const iovec* pieces, int count) {
   uint64_t nbytes = 0;
   for (int i = 0; i < count; ++i) nbytes += pieces[i].iov_len;
@@ -466,16 +471,15 @@ EXPORTED int flock(int fd, int operation) noexcept {
 }
 
 // Each command has at most one argument, an integer or a pointer, which pass alike.
-#define DEFINE_FCNTL(name)                                                        \
-  EXPORTED int name(int fd, int command, ...) {                                   \
-    va_list arguments;                                                            \
-    va_start(arguments, command);                                                 \
-    void* const argument = va_arg(arguments, void*);                              \
-    va_end(arguments);                                                            \
-    NEXT(name);                                                                   \
-    const Call call(CALLER, kFile, "fcntl",                                       \
-                    [&] { return path_of(fd) + " " + std::to_string(command); }); \
-    return call.fails() ? -1 : next(fd, command, argument);                       \
+#define DEFINE_FCNTL(name)                                                                        \
+  EXPORTED int name(int fd, int command, ...) {                                                   \
+    va_list arguments;                                                                            \
+    va_start(arguments, command);                                                                 \
+    void* const argument = va_arg(arguments, void*);                                              \
+    va_end(arguments);                                                                            \
+    NEXT(name);                                                                                   \
+    const Call call(CALLER, kFile, "fcntl", [&] { return command_text(fd, command, argument); }); \
+    return call.fails() ? -1 : next(fd, command, argument);                                       \
   }
 DEFINE_FCNTL(fcntl)
 DEFINE_FCNTL(fcntl64)

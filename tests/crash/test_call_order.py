@@ -56,7 +56,7 @@ def publishing(calls: list[Call], target: Path) -> int:
     (at,) = (
         at
         for at, call in enumerate(calls)
-        if call.name == "renameat" and call.about.endswith(f" {target}")
+        if call.name in ("renameat", "renameat2") and call.about.endswith(f" {target}")
     )
     return at
 
@@ -87,7 +87,7 @@ def test_both_folders_are_synced_before_the_first_byte_of_a_retired_file_is_writ
 ) -> None:
     """The folder where it lay, and the one where it lies now."""
     log = logs[scenario]
-    (taken,) = places(log.calls, "renameat", of=log.elsewhere / RETIRED)
+    (taken,) = places(log.calls, "renameat", "renameat2", of=log.elsewhere / RETIRED)
     temporary = Path(log.calls[taken].about.split(" ")[1])
     first_change = min(places(log.calls, *CHANGES, of=temporary))
     for folder in (log.folder, log.elsewhere):

@@ -50,7 +50,7 @@ class Worker:
         shim.tried["kills" if job == "kills" else f"failing calls ({job})"] += found["cases"]
         assert found["cases"] > 0 or job == "load threads", "nothing was tried"
         if "memory" not in job and "threads" not in job:
-            expected = {"open", "fstat"} if job.startswith("load") else {"openat", "renameat"}
+            expected = {"open", "fstat"} if job.startswith("load") else {"openat", "flock"}
             assert expected <= set(found["names"]), "the shim does not see the engine's calls"
         problems: list[str] = found["problems"]
         return problems
