@@ -21,6 +21,7 @@ def main() -> None:
     control = shim.Shim()
     logs = {}
     for number, save in enumerate(SAVES.values()):
+        save.choose_write_way()
         folder = Path(sys.argv[1], f"{number}")
         elsewhere = Path(sys.argv[1], f"{number}-retired")
         folder.mkdir()

@@ -23,6 +23,8 @@ from mindckpt import load_checkpoint, save_checkpoint
 from support import temporaries
 
 MIB = 1 << 20
+# Not every user's PATH has the administrator's commands.
+PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 SECTOR = 512  # what a disk writes whole or not at all
 PIECE = 4096
 
@@ -48,7 +50,12 @@ FILE_SYSTEMS = {
 def run(*command: object) -> None:
     """Runs a command; fails with what it says."""
     done = subprocess.run(
-        [str(word) for word in command], capture_output=True, text=True, check=False, timeout=60
+        [str(word) for word in command],
+        env={**os.environ, "PATH": PATH},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
     assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
 
@@ -68,7 +75,7 @@ def skip_unless_possible(file_system: FileSystem, folder: Path) -> None:
     """Skips the test, with the reason, where this machine can't cut the power."""
     if os.geteuid() != 0:
         pytest.skip("only root can mount images")
-    if not shutil.which(file_system.make[0]):
+    if not shutil.which(file_system.make[0], path=PATH):
         pytest.skip(f"{file_system.make[0]} is not installed")
     known = {line.split()[-1] for line in Path("/proc/filesystems").read_text().splitlines()}
     if file_system.name not in known:
@@ -77,11 +84,11 @@ def skip_unless_possible(file_system: FileSystem, folder: Path) -> None:
         pytest.skip("there is no /dev/loop-control, or no /dev/fuse")
     probe = folder / "probe"
     with probe.open("wb") as file:
-        file.truncate(8 * MIB)
-    subprocess.run(["mkfs.ext4", "-q", "-F", probe], check=False, capture_output=True)
+        file.truncate(file_system.nbytes)
+    run(*file_system.make, probe)
     on = folder / "probe-folder"
     on.mkdir()
-    for command in (["mount", "-o", "loop", probe, on], ["umount", on]):
+    for command in (["mount", "-o", file_system.options, probe, on], ["umount", on]):
         if subprocess.run(command, check=False, capture_output=True).returncode != 0:
             pytest.skip("this machine does not let root mount an image")
     probe.unlink()

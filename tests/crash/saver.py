@@ -21,7 +21,7 @@ from crash.shim import COMMIT, FILES, NONE
 
 def main() -> None:
     folder, save, where = Path(sys.argv[1]), SAVES[sys.argv[2]], sys.argv[3]
-    os.environ["MINDCKPT_WRITE"] = save.write_way
+    save.choose_write_way()
     control = shim.Shim()
     with socket.socket(socket.AF_UNIX) as disk:
         disk.connect(where)

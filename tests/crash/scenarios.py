@@ -66,6 +66,10 @@ class Save:
             return {"dec_key": KEY, "dec_mode": self.options["enc_mode"]}
         return {"crc_check": bool(self.options.get("crc_check"))}
 
+    def choose_write_way(self) -> None:
+        """Has this process write as the scenario says."""
+        os.environ["MINDCKPT_WRITE"] = self.write_way
+
     def run(self, folder: Path, version: int = 1, retired: Path | None = None) -> None:
         """Saves, and waits for the end; `retired` is where the retired file is, if not there."""
         options = dict(self.options)
@@ -139,7 +143,6 @@ class Folder:
         self._save = save
         self._files: dict[str, bytes] = {}
         self._old_number = 0  # of the inode
-        os.environ["MINDCKPT_WRITE"] = save.write_way
         # What is to be the old file, and what the new one is byte for byte, if it is not encrypted.
         self._new = self._bytes_of(Save("", {**save.options, "reuse": None}), 1)
         plain = Save("", {"num_threads": 1})

@@ -189,6 +189,7 @@ class SaveCases(Cases):
     def __init__(self, control: shim.Shim, folder: Path, kinds: int, save: Save) -> None:
         super().__init__(control, folder, kinds)
         self.save = save
+        save.choose_write_way()
         self.folder = Folder(folder, save)
         _, counted = self.attempt(0, NONE, 0)
         assert counted.told == "done", counted
