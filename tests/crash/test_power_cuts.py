@@ -22,7 +22,8 @@ if shim.is_torture:
                   "over retired blocks, past the page cache", "beside a leftover"]  # fmt: skip
 # A file system may write down what was done, by a timer of its own, after any call.
 COMMITS = {"when it is told to": None, "at each call": 0}
-CUTS_IN_CI = 16
+CUTS = 120 if shim.is_torture else 16  # of each recording; there are up to 700
+COMMITS_TO_PICK, CUTS_OF_EACH = (2, 20) if shim.is_torture else (1, 10)
 
 
 @pytest.mark.parametrize("commits", COMMITS)
@@ -36,9 +37,8 @@ def test_a_power_cut_leaves_the_old_file_or_the_new_one(
     skip_unless_possible(file_system, tmp_path)
     recording = record(file_system, save, tmp_path, COMMITS[commits])
     cuts = all_cuts(recording, random_ones=3 if shim.is_torture else 1)
-    if not shim.is_torture:
-        at_the_end = [cut for cut in cuts if cut.at > recording.returned()]
-        cuts = [*random.Random(1).sample(cuts, min(CUTS_IN_CI, len(cuts))), *at_the_end[:3]]
+    at_the_end = [cut for cut in cuts if cut.at > recording.returned()]
+    cuts = [*random.Random(1).sample(cuts, min(CUTS, len(cuts))), *at_the_end[:3]]
     assert problems_after(cuts, save, file_system, recording, tmp_path) == []
 
 
@@ -51,12 +51,9 @@ def test_a_file_system_that_commits_once_by_itself_leaves_the_old_file_or_the_ne
     file_system, save = FILE_SYSTEMS[name], SAVES[scenario]
     skip_unless_possible(file_system, tmp_path)
     calls = record(file_system, save, tmp_path).calls()
-    picked = random.Random(scenario).sample(range(2, calls + 1), 4 if shim.is_torture else 1)
-    for commit_at in picked:
+    for commit_at in random.Random(scenario).sample(range(2, calls + 1), COMMITS_TO_PICK):
         recording = record(file_system, save, tmp_path, commit_at)
         possible = all_cuts(recording, random_ones=1)
-        cuts = random.Random(commit_at).sample(
-            possible, min(30 if shim.is_torture else 10, len(possible))
-        )
+        cuts = random.Random(commit_at).sample(possible, min(CUTS_OF_EACH, len(possible)))
         problems = problems_after(cuts, save, file_system, recording, tmp_path)
         assert problems == [], f"committed before call {commit_at}"
