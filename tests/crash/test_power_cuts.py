@@ -47,7 +47,7 @@ def test_a_power_cut_leaves_the_old_file_or_the_new_one(
 def test_a_file_system_that_commits_once_by_itself_leaves_the_old_file_or_the_new_one(
     tmp_path: Path, name: str, scenario: str
 ) -> None:
-    """After a call picked at random; the power is cut before the next one that waits for it."""
+    """After a call picked at random, as its own timer may have it."""
     file_system, save = FILE_SYSTEMS[name], SAVES[scenario]
     skip_unless_possible(file_system, tmp_path)
     calls = record(file_system, save, tmp_path).calls()
