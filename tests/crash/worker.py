@@ -171,7 +171,7 @@ class Cases:
             (FAIL_FROM_NOW, error)
             for error in errors
             if error != errno.EINTR and call.name not in ("unlinkat", "unlink")
-            and (shim.is_torture or call.name in TRANSFERS)
+            and (shim.is_torture or call.name in (*TRANSFERS, "renameat"))
         ]  # fmt: skip
         return ways
 
