@@ -53,7 +53,8 @@ def writes(payload: Payload, folder: Path, loops: dict[str, Write]) -> list[Entr
         def take() -> float:
             if how & Write.OVER:
                 raw_loops.write(path, payload.buffer, Write.FALLOCATE | Write.FDATASYNC)
-            seconds = _sampled(lambda: raw_loops.write(path, payload.buffer, how, CORES), payload)
+            threads = CORES if how & Write.DIRECT else 1
+            seconds = _sampled(lambda: raw_loops.write(path, payload.buffer, how, threads), payload)
             path.unlink()
             return seconds
 

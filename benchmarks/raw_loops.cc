@@ -34,6 +34,7 @@ enum Flags : int {
   kFdatasync = 8,      // durable when it returns
   kDirect = 16,        // O_DIRECT, from aligned staging memory
   kWithoutCopy = 32,   // with kDirect: from where the data lies, which is aligned
+  kMapped = 64,        // through a mapping of the file
 };
 
 enum Memory : int { kResident = 0, kHugePages = 1, kSmallPages = 2 };
@@ -75,6 +76,25 @@ class Fresh {
   }
   Fresh(const Fresh&) = delete;
   Fresh& operator=(const Fresh&) = delete;
+  std::byte* data = nullptr;
+
+ private:
+  void* memory_;
+  size_t nbytes_;
+};
+
+// A file mapped whole, shared with the page cache.
+class Mapped {
+ public:
+  Mapped(int fd, size_t nbytes, int protection) : nbytes_(nbytes) {
+    memory_ = ::mmap(nullptr, nbytes_, protection, MAP_SHARED, fd, 0);
+    if (memory_ != MAP_FAILED) data = static_cast<std::byte*>(memory_);
+  }
+  ~Mapped() {
+    if (memory_ != MAP_FAILED) ::munmap(memory_, nbytes_);
+  }
+  Mapped(const Mapped&) = delete;
+  Mapped& operator=(const Mapped&) = delete;
   std::byte* data = nullptr;
 
  private:
@@ -129,35 +149,49 @@ int read_all(int fd, std::byte* to, size_t nbytes, size_t offset) {
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
-// Writes `nbytes` in pieces of 4 MiB, one after the other, or with kDirect on `threads` threads.
+// Writes `nbytes` in pieces of 4 MiB on `threads` threads. `written`, unless null, receives the
+// seconds until all was with the file system, before it was synced. kSyncFileRange is for one
+// thread, whose pieces follow each other.
 EXPORT double raw_write(const char* path, const std::byte* data, size_t nbytes, int flags,
-                        int threads) {
-  errno = 0;
+                        int threads, double* written) {
   const bool direct = (flags & kDirect) != 0;
+  const bool mapped = (flags & kMapped) != 0;
+  if ((mapped && direct) || ((flags & kSyncFileRange) != 0 && threads != 1)) return -EINVAL;
+  errno = 0;
   std::vector<Staging> staging;
   for (int i = 0; direct && i < threads; ++i) {
     staging.emplace_back(static_cast<std::byte*>(std::aligned_alloc(kPageBytes, kPieceBytes)));
     std::memset(staging.back().get(), 1, kPieceBytes);
   }
   const auto start = Clock::now();
-  const int mode = O_WRONLY | O_CREAT | O_CLOEXEC | ((flags & kOver) != 0 ? 0 : O_TRUNC) |
-                   (direct ? O_DIRECT : 0);
+  const int mode = (mapped ? O_RDWR : O_WRONLY) | O_CREAT | O_CLOEXEC |
+                   ((flags & kOver) != 0 ? 0 : O_TRUNC) | (direct ? O_DIRECT : 0);
   const Descriptor file(::open(path, mode, 0600));
   if (file.fd < 0) return failure();
   if ((flags & kFallocate) != 0 && ::fallocate(file.fd, 0, 0, static_cast<off_t>(nbytes)) != 0) {
     return failure();
   }
+  std::unique_ptr<Mapped> mapping;
+  if (mapped) {
+    if (::ftruncate(file.fd, static_cast<off_t>(nbytes)) != 0) return failure();
+    mapping = std::make_unique<Mapped>(file.fd, nbytes, PROT_READ | PROT_WRITE);
+    if (mapping->data == nullptr) return failure();
+  }
   size_t started = 0;
   const auto piece = [&](size_t begin, size_t length, int worker) {
     const std::byte* from = data + begin;
-    size_t written = length;
+    if (mapped) {
+      std::memcpy(mapping->data + begin, from, length);
+      return 0;
+    }
+    size_t to_write = length;
     if (direct && (flags & kWithoutCopy) == 0) {
       std::byte* const aligned = staging[static_cast<size_t>(worker)].get();
       std::memcpy(aligned, from, length);
       from = aligned;
-      written = (length + kPageBytes - 1) / kPageBytes * kPageBytes;
+      to_write = (length + kPageBytes - 1) / kPageBytes * kPageBytes;
     }
-    if (const int error = write_all(file.fd, from, written, begin)) return error;
+    if (const int error = write_all(file.fd, from, to_write, begin)) return error;
     if ((flags & kSyncFileRange) != 0 && begin + length - started >= kSyncEveryBytes) {
       ::sync_file_range(file.fd, static_cast<off64_t>(started),
                         static_cast<off64_t>(begin + length - started), SYNC_FILE_RANGE_WRITE);
@@ -165,20 +199,24 @@ EXPORT double raw_write(const char* path, const std::byte* data, size_t nbytes, 
     }
     return 0;
   };
-  errno = for_each_piece(nbytes, kPieceBytes, direct ? threads : 1, piece);
+  errno = for_each_piece(nbytes, kPieceBytes, threads, piece);
   if (errno != 0) return failure();
+  mapping.reset();
   if (direct && ::ftruncate(file.fd, static_cast<off_t>(nbytes)) != 0) return failure();
+  if (written != nullptr) *written = elapsed(start);
   if ((flags & kFdatasync) != 0 && ::fdatasync(file.fd) != 0) return failure();
   return elapsed(start);
 }
 
-// Reads a whole file with pread on `threads` threads, into `resident`, or into fresh memory of the
-// kind named, which is part of what takes time.
-EXPORT double raw_read(const char* path, size_t nbytes, int threads, int memory,
+// Reads a whole file on `threads` threads, by pread or as `flags` (kDirect, kMapped) say, into
+// `resident`, which for kDirect is aligned, or into fresh memory of the kind named, which is part
+// of what takes time.
+EXPORT double raw_read(const char* path, size_t nbytes, int flags, int threads, int memory,
                        std::byte* resident) {
   errno = 0;
   const auto start = Clock::now();
-  const Descriptor file(::open(path, O_RDONLY | O_CLOEXEC));
+  const Descriptor file(
+      ::open(path, O_RDONLY | O_CLOEXEC | ((flags & kDirect) != 0 ? O_DIRECT : 0)));
   if (file.fd < 0) return failure();
   std::unique_ptr<Fresh> fresh;
   std::byte* to = resident;
@@ -187,10 +225,19 @@ EXPORT double raw_read(const char* path, size_t nbytes, int threads, int memory,
     to = fresh->data;
     if (to == nullptr) return failure();
   }
+  std::unique_ptr<Mapped> mapping;
+  if ((flags & kMapped) != 0) {
+    mapping = std::make_unique<Mapped>(file.fd, nbytes, PROT_READ);
+    if (mapping->data == nullptr) return failure();
+  }
   errno = for_each_piece(nbytes, kPieceBytes, threads, [&](size_t begin, size_t length, int) {
-    return read_all(file.fd, to + begin, length, begin);
+    if (mapping == nullptr) return read_all(file.fd, to + begin, length, begin);
+    std::memcpy(to + begin, mapping->data + begin, length);
+    return 0;
   });
-  return errno != 0 ? failure() : elapsed(start);
+  if (errno != 0) return failure();
+  mapping.reset();
+  return elapsed(start);
 }
 
 // Copies on `threads` threads, into memory that is there.

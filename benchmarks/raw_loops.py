@@ -22,7 +22,7 @@ LIBRARY = Path(__file__).resolve().parent.parent / "build/bench/benchmarks/libmi
 
 
 class Write(enum.IntFlag):
-    """How `write` does it."""
+    """How `write` does it, and of DIRECT and MAPPED, `read`."""
 
     FALLOCATE = 1
     OVER = 2
@@ -30,6 +30,7 @@ class Write(enum.IntFlag):
     FDATASYNC = 8
     DIRECT = 16
     WITHOUT_COPY = 32
+    MAPPED = 64
 
 
 class Memory(enum.IntEnum):
@@ -46,16 +47,36 @@ def cores() -> int:
 
 
 def write(path: Path, data: Buffer, how: Write, threads: int = 1) -> float:
-    """Seconds to write `data` in pieces of 4 MiB."""
-    return _seconds(
-        _library().raw_write(bytes(path), data.ctypes.data, data.nbytes, int(how), threads), path
+    """Seconds to write `data` in pieces of 4 MiB; with SYNC_FILE_RANGE on one thread only."""
+    return write_and_sync(path, data, how, threads)[1]
+
+
+def write_and_sync(path: Path, data: Buffer, how: Write, threads: int) -> tuple[float, float]:
+    """Seconds until all was with the file system, and until `write` ended, synced or not."""
+    written = ctypes.c_double()
+    seconds = _library().raw_write(
+        bytes(path), data.ctypes.data, data.nbytes, int(how), threads, ctypes.byref(written)
     )
+    return written.value, _seconds(seconds, path)
 
 
-def read(path: Path, nbytes: int, memory: Memory, resident: Buffer | None = None) -> float:
-    """Seconds to read a file with pread on all cores."""
+def read(
+    path: Path,
+    nbytes: int,
+    memory: Memory,
+    resident: Buffer | None = None,
+    how: Write = Write(0),
+    threads: int | None = None,
+) -> float:
+    """Seconds to read a file, by pread unless `how` says otherwise, on all cores or `threads`.
+
+    DIRECT takes resident memory that is aligned.
+    """
     to = None if resident is None else resident.ctypes.data
-    return _seconds(_library().raw_read(bytes(path), nbytes, cores(), int(memory), to), path)
+    threads = threads or cores()
+    return _seconds(
+        _library().raw_read(bytes(path), nbytes, int(how), threads, int(memory), to), path
+    )
 
 
 def memcpy(to: Buffer, data: Buffer, threads: int) -> float:
@@ -86,8 +107,8 @@ def _library() -> Any:
     library = ctypes.CDLL(str(LIBRARY))
     pointer, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
     for name, arguments in {
-        "raw_write": [ctypes.c_char_p, pointer, size, number, number],
-        "raw_read": [ctypes.c_char_p, size, number, number, pointer],
+        "raw_write": [ctypes.c_char_p, pointer, size, number, number, pointer],
+        "raw_read": [ctypes.c_char_p, size, number, number, number, pointer],
         "raw_memcpy": [pointer, pointer, size, number],
         "raw_touch": [size, number, number],
         "raw_evp": [ctypes.c_char_p, number, size, number],

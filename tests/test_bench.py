@@ -436,7 +436,7 @@ def test_bad_arguments_are_refused_with_the_reason(
 def test_too_little_memory_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mindckpt.bench.__main__._available_memory", lambda: 1 << 29)
+    monkeypatch.setattr("mindckpt.bench.__main__.available_memory", lambda: 1 << 29)
     with pytest.raises(SystemExit) as refused:
         main(["--size", "64MiB", "--dir", str(tmp_path)])
     assert refused.value.code == 2

@@ -25,7 +25,7 @@ from typing import Any
 
 from mindckpt.bench import cases, limits, loop, modes, report, trace
 from mindckpt.bench.cases import SYNC, Case
-from mindckpt.bench.measure import MIB, WARM_FACTOR, Payload, facts
+from mindckpt.bench.measure import MIB, WARM_FACTOR, Payload, available_memory, facts
 from mindckpt.bench.report import SaveResult, SizeReport, size
 from mindckpt.bench.source import CPU, Source, unusable
 from mindckpt.device import devices, load_device_plugin
@@ -215,25 +215,12 @@ def _check_room(parser: argparse.ArgumentParser, options: argparse.Namespace) ->
     # The payload, what is warmed before a sample, and a pinned copy of what is on a device.
     copies = 1 + WARM_FACTOR + (options.device != CPU)
     memory = int(copies * largest) + _MEMORY_RESERVE
-    available = _available_memory()
+    available = available_memory()
     if available < memory:
         parser.error(
             f"--size {size(largest)} takes {size(memory)} of host memory, "
             f"{size(available)} are available"
         )
-
-
-def _available_memory() -> int:
-    """Bytes that can be had without swapping, as the kernel and the control group say."""
-    meminfo = Path("/proc/meminfo").read_text()
-    found = re.search(r"^MemAvailable: +(\d+) kB", meminfo, re.MULTILINE)
-    available = int(found[1]) << 10 if found else sys.maxsize
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit = int((group / "memory.max").read_text())  # ValueError for "max"
-        return min(available, limit - int((group / "memory.current").read_text()))
-    except (OSError, ValueError):
-        return available
 
 
 def _list_of(element: Callable[[str], Any]) -> Callable[[str], list[Any]]:

@@ -7,8 +7,10 @@ import gc
 import mmap
 import os
 import platform
+import re
 import statistics
 import subprocess
+import sys
 import threading
 import time
 from collections import deque
@@ -52,8 +54,15 @@ class Payload:
     @classmethod
     def of_size(cls, count: int, tensor_bytes: int) -> Payload:
         """`count` float32 tensors of `tensor_bytes` each, of random numbers in [0, 1)."""
-        elements = tensor_bytes // 4
-        return cls._of(np.random.default_rng(2024).random((count, elements), np.float32))
+        rows = np.empty((count, tensor_bytes // 4), np.float32)
+        parts = np.array_split(rows.reshape(-1), len(os.sched_getaffinity(0)))
+
+        def fill(number: int) -> None:
+            np.random.default_rng((2024, number)).random(out=parts[number], dtype=np.float32)
+
+        with ThreadPoolExecutor(len(parts)) as pool:
+            list(pool.map(fill, range(len(parts))))
+        return cls._of(rows)
 
     @classmethod
     def of_ones(cls, count: int, tensor_bytes: int) -> Payload:
@@ -153,6 +162,19 @@ def _stolen_ticks() -> int:
     """Of all processors, since the machine was started: field 8 of proc_stat(5)'s first line."""
     with Path("/proc/stat").open(encoding="ascii") as file:
         return int(file.readline().split()[8])
+
+
+def available_memory() -> int:
+    """Bytes that can be had without swapping, as the kernel and the control group say."""
+    meminfo = Path("/proc/meminfo").read_text()
+    found = re.search(r"^MemAvailable: +(\d+) kB", meminfo, re.MULTILINE)
+    available = int(found[1]) << 10 if found else sys.maxsize
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit = int((group / "memory.max").read_text())  # ValueError for "max"
+        return min(available, limit - int((group / "memory.current").read_text()))
+    except (OSError, ValueError):
+        return available
 
 
 def median_and_spread(values: Sequence[float], digits: int = 2) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import os
 import warnings
 from collections.abc import Iterator
 from functools import cache
@@ -13,10 +14,15 @@ import numpy.typing as npt
 import pytest
 
 import mindckpt
+from gpu.stand_ins import StandInLibrary
 
 Array = npt.NDArray[Any]
 
-NAMES = ["cupy", "torch", "jax"]
+# A dry run of `make gpu` has a stand-in in the driver's place, which no framework works with.
+DRY_RUN = "MINDCKPT_GPU_DRY_RUN" in os.environ
+NAMES = ["stand_in"] if DRY_RUN else ["cupy", "torch", "jax"]
+# Those with streams, and tensors that change.
+STREAMED = ["stand_in"] if DRY_RUN else ["cupy", "torch"]
 
 # How long a stream is kept busy, in the GPU's clocks: a few tenths of a second.
 BUSY_CLOCKS = 400_000_000
@@ -33,7 +39,7 @@ extern "C" __global__ void spin(long long clocks) {
 def no_gpu() -> str:
     """Why there is nothing to test on; '' where there is."""
     maps = Path("/proc/self/maps").read_text()
-    if "/tests/plugins/" in maps:
+    if "/tests/plugins/" in maps and not DRY_RUN:
         return "a stand-in has the driver's place: run pytest with --confcutdir=tests/gpu"
     (cuda,) = (backend for backend in mindckpt.devices() if backend["name"] == "cuda")
     return cuda["unusable"]
@@ -42,7 +48,9 @@ def no_gpu() -> str:
 @cache
 def framework(name: str) -> Any:
     """The framework, or skips the test in one line where it is missing or sees no GPU."""
-    why = _trouble(name)
+    if name == "stand_in":
+        return StandInLibrary()
+    why = "a dry run has stand-ins only" if DRY_RUN else _trouble(name)
     if why:
         pytest.skip(f"{name}: {why}")
     return {"cupy": Cupy, "torch": Torch, "jax": Jax}[name]()
@@ -72,7 +80,7 @@ def raw(values: npt.ArrayLike) -> npt.NDArray[np.uint8]:
 class Cupy:
     """CuPy: arrays of any stride; whose stream is the current one."""
 
-    name = "cupy"
+    name = loads_as = "cupy"
     policies = ("auto", "device", "host", "lazy")
 
     def __init__(self) -> None:
@@ -132,7 +140,7 @@ class Cupy:
 class Torch:
     """torch: tensors of any positive stride; whose stream is the current one."""
 
-    name = "torch"
+    name = loads_as = "torch"
     policies = ("auto", "device", "host", "lazy")
 
     def __init__(self) -> None:
@@ -187,7 +195,7 @@ class Torch:
 class Jax:
     """JAX: arrays that don't change, and tell nothing of streams."""
 
-    name = "jax"
+    name = loads_as = "jax"
 
     def __init__(self) -> None:
         self.module = importlib.import_module("jax")
