@@ -73,8 +73,8 @@ interop:  ## files exchanged with the real MindSpore, in .venv-interop
 frameworks:  ## what users of torch, JAX and Paddle save and load, in .venv-frameworks
 	@"$(PYTHON)" tools/frameworks.py
 
-gpu:  ## tests and benchmarks on a CUDA GPU, in .venv-gpu; uses no network
-	@"$(PYTHON)" tools/gpu.py
+gpu:  ## tests and benchmarks on a CUDA GPU within 9 minutes, without a network; GPU=--dry-run
+	@"$(PYTHON)" tools/gpu.py $(GPU)
 
 bench:  ## saves and loads against raw loops and other libraries, in .venv-bench; about 15 minutes
 	@"$(PYTHON)" tools/bench.py

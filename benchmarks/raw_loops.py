@@ -65,7 +65,7 @@ def read(
     nbytes: int,
     memory: Memory,
     resident: Buffer | None = None,
-    how: Write = Write(0),
+    how: Write | None = None,
     threads: int | None = None,
 ) -> float:
     """Seconds to read a file, by pread unless `how` says otherwise, on all cores or `threads`.
@@ -75,7 +75,7 @@ def read(
     to = None if resident is None else resident.ctypes.data
     threads = threads or cores()
     return _seconds(
-        _library().raw_read(bytes(path), nbytes, int(how), threads, int(memory), to), path
+        _library().raw_read(bytes(path), nbytes, int(how or 0), threads, int(memory), to), path
     )
 
 

@@ -21,8 +21,9 @@ import numpy as np
 import pytest
 
 from mindckpt import _core
-from mindckpt.bench import measure
+from mindckpt.bench import driver, measure
 from mindckpt.bench.__main__ import main
+from stand_in import ON_DEVICE, TO_DEVICE, TO_HOST, stand_in
 from support import AVAILABLE_MODES
 
 SIM = Path(__file__).parents[1] / "build/release/tests/plugins/libmindckpt_sim.so"
@@ -227,6 +228,43 @@ def test_without_a_cipher_its_limit_is_left_out(
     (save,) = json.loads(path.read_text())["sizes"][0]["saves"]
     assert save["timings"][-1]["limits"] == ["raw durable write"]
     assert "can't be measured here" in capsys.readouterr().out
+
+
+def test_copies_of_the_driver_move_every_chunk_and_are_given_back() -> None:
+    """By the stand-in's count: a warm-up of the whole buffer, then seven chunks of 3 KiB."""
+    device = stand_in("cuda")
+    device.reset()
+    kinds = (b"stream", b"device_memory", b"pinned_memory", b"context")
+    before = [device.live(kind) for kind in kinds]
+    with driver.Driver(ring_bytes=10 << 10) as copies:
+        for direction in ("to_host", "to_device", "on_device"):
+            assert copies.copy_seconds(direction, 3 << 10, 20 << 10) > 0
+        assert device.copied(0, TO_HOST) == device.copied(0, ON_DEVICE) == 21 << 10
+        assert device.copied(0, TO_DEVICE) == (10 << 10) + (21 << 10)
+        with pytest.raises(ValueError, match="1 to 10240 are possible"):
+            copies.copy_seconds("to_host", 11 << 10, 11 << 10)
+    assert [device.live(kind) for kind in kinds] == before
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        "cuInit",
+        "cuDevicePrimaryCtxRetain",
+        "cuMemHostAlloc",
+        "cuMemAlloc_v2",
+        "cuMemcpyHtoDAsync_v2",
+    ],
+)
+def test_a_failing_driver_is_named_and_nothing_of_it_stays(function: str) -> None:
+    device = stand_in("cuda")
+    device.reset()
+    kinds = (b"stream", b"device_memory", b"pinned_memory", b"context")
+    before = [device.live(kind) for kind in kinds]
+    device.fail(function.encode(), 1)
+    with pytest.raises(RuntimeError, match=f"{function} of libcuda.so.1 returned "):
+        driver.Driver(ring_bytes=10 << 10)
+    assert [device.live(kind) for kind in kinds] == before
 
 
 def test_ciphers_and_checksums_alone_are_measured() -> None:

@@ -84,6 +84,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="a folder on a disk to write to; default build/gpu",
     )
+    add(
+        "--state",
+        type=Path,
+        default=_STATE,
+        metavar="DIR",
+        help="where what was found is kept for the next call; default build/gpu",
+    )
     add("--collect", action="store_true", help="fill the folder of --carry, and do nothing else")
     add(
         "--for-python",
@@ -107,7 +114,7 @@ def main() -> int:
         print(gpu_plan.told(chosen, []))
         return 0
     gpu = gpu_machine.Gpu.find(chosen.library)
-    state = _STATE / "dry-run" if options.dry_run else _STATE
+    state = options.state.resolve() / "dry-run" if options.dry_run else options.state.resolve()
     folder = options.results or (state if options.dry_run else ROOT / "benchmarks" / "results")
     folder = folder.resolve() / gpu.file_name
     options.disk.mkdir(parents=True, exist_ok=True)

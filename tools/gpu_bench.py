@@ -13,7 +13,7 @@ from typing import Any
 
 from gpu_room import fitting
 from gpu_run import SCRATCH
-from gpu_worker import Item, Unavailable, Worker
+from gpu_worker import Item, UnavailableError, Worker
 from mindckpt.bench import modes
 from mindckpt.bench.cases import Case
 from mindckpt.bench.measure import Payload
@@ -63,8 +63,10 @@ class Bench:
         times = case.take()
         reason = case.stats["snapshot_reason"] if case.stats else ""
         found = {"nbytes": self._source.payload.nbytes, "times": times, "taken": case.taken}
-        return found | {"bytes_per_second": self._source.payload.nbytes / max(times.values())} | (
-            {"reason": reason} if reason else {}
+        return (
+            found
+            | {"bytes_per_second": self._source.payload.nbytes / max(times.values())}
+            | ({"reason": reason} if reason else {})
         )
 
     def close(self) -> None:
@@ -77,7 +79,7 @@ class Bench:
         if place not in self._folders:
             found = fitting(source.payload.nbytes, self._places[place], place, 0)
             if not isinstance(found, int) or found < source.payload.nbytes:
-                raise Unavailable(f"{place}: too little room: {found}")
+                raise UnavailableError(f"{place}: too little room: {found}")
             made = tempfile.mkdtemp(prefix=SCRATCH, dir=self._places[place])
             self._folders[place] = Path(made)
         mode = modes.BY_NAME[item.options["mode"]]
@@ -86,10 +88,12 @@ class Bench:
 
     def _nbytes(self, wanted: int) -> int:
         """The largest payload for which both places have room, or the one that has any."""
-        found = [fitting(wanted, folder, place, _MEMORY_FACTOR) for place, folder in self._places.items()]
+        found = [
+            fitting(wanted, folder, place, _MEMORY_FACTOR) for place, folder in self._places.items()
+        ]
         sizes = [size for size in found if isinstance(size, int)]
         if not sizes:
-            raise Unavailable("; ".join(map(str, found)))
+            raise UnavailableError("; ".join(map(str, found)))
         return min(sizes)
 
 

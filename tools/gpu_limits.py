@@ -6,6 +6,7 @@ several threads. The fastest of them is what a save is held to.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import mmap
 import shutil
@@ -21,7 +22,7 @@ import numpy.typing as npt
 
 from gpu_room import fitting
 from gpu_run import SCRATCH
-from gpu_worker import Item, Unavailable, Worker
+from gpu_worker import Item, UnavailableError, Worker
 from mindckpt.bench import modes, raw
 from mindckpt.bench.driver import Driver
 from mindckpt.bench.measure import sample
@@ -73,7 +74,9 @@ class Limits:
         return takes[item.options["kind"]](item)
 
     def close(self) -> None:
-        """Removes the files."""
+        """Gives back what the driver gave, and removes the files."""
+        if "_driver" in self.__dict__:
+            self._driver.close()
         for folder in self._folders.values():
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -103,7 +106,7 @@ class Limits:
                 continue
             seconds = raw.cipher_seconds(modes.BY_NAME[mode], nbytes)
             if seconds is None:
-                raise Unavailable("neither OpenSSL nor GmSSL offers SM4 on this machine")
+                raise UnavailableError("neither OpenSSL nor GmSSL offers SM4 on this machine")
             takes.append(seconds)
         return {"bytes_per_second": nbytes / min(takes), "takes": takes}
 
@@ -155,7 +158,7 @@ class Limits:
             self._largest = item.options["nbytes"]
         found = self._fitting[item.options["place"]]
         if isinstance(found, str):
-            raise Unavailable(found)
+            raise UnavailableError(found)
         return found
 
     @functools.cached_property
@@ -178,10 +181,8 @@ class Limits:
 
 def _aligned(nbytes: int) -> npt.NDArray[np.uint8]:
     memory = mmap.mmap(-1, nbytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    try:
+    with contextlib.suppress(OSError):  # a kernel without huge pages
         memory.madvise(mmap.MADV_HUGEPAGE)
-    except OSError:  # a kernel without huge pages
-        pass
     return np.frombuffer(memory, np.uint8)
 
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bootstrap import ROOT
 from gpu_build import ENVIRONMENT, STAND_INS
 from gpu_worker import Item
 from system_packages import SetupError
@@ -37,6 +36,8 @@ CHUNKS_MIB = (64, 16, 4, 1, 256)
 THREADS = (16, 4, 1)
 WAYS = ("pwrite", "O_DIRECT", "mapping")
 PLACES = ("tmpfs", "disk")
+MODES = ("plain", "gcm", "cbc", "sm4")
+# What 'auto' takes was measured before it.
 POLICIES = ("sync", "device", "host", "lazy", "auto")
 # Rounds of the bench beyond the first come when everything was measured once.
 ROUNDS = 2
@@ -121,10 +122,20 @@ def plan(carry: Path, disk: Path, seconds: float, *, dry: bool) -> Plan:
     engine = ("CMakeLists.txt", "csrc", "mindckpt", "pyproject.toml")
     share = (seconds - RESERVED_SECONDS * seconds / TOTAL_SECONDS) / 530
     steps = (
-        Step("build", 120 * share, "gpu_build.py", _build(carried, dry), engine, 999, is_build=True),
+        Step(
+            "build", 120 * share, "gpu_build.py", _build(carried, dry), engine, 600, is_build=True
+        ),
         Step("limits", 110 * share, "gpu_limits.py", _limits(scale), _LOOPS, 60, places),
         Step("tests", 130 * share, "gpu_tests.py", _tests(scale), (*engine, "tests/gpu"), 90),
-        Step("bench", 170 * share, "gpu_bench.py", _bench(scale), engine, 90, places),
+        Step(
+            "bench",
+            170 * share,
+            "gpu_bench.py",
+            _bench(scale, 1 if dry else ROUNDS),
+            engine,
+            90,
+            places,
+        ),
     )
     variables = {"LD_LIBRARY_PATH": str(STAND_INS), "MINDCKPT_GPU_DRY_RUN": "1"} if dry else {}
     library = str(STAND_INS / "libcuda.so.1") if dry else "libcuda.so.1"
@@ -137,74 +148,88 @@ _LOOPS = ("benchmarks/raw_loops.cc", "mindckpt/bench", "tools/gpu_limits.py")
 
 
 def _build(options: dict[str, str], dry: bool) -> tuple[Item, ...]:
-    package = Item("package", 100, {"kind": "package", **options})
+    package = Item("package", 60, {"kind": "package", **options})
     loops = Item("raw loops", 1 if dry else 8, {"kind": "loops", **options})
     return (loops,) if dry else (package, loops)
 
 
 def _limits(scale: int) -> tuple[Item, ...]:
     def copy(direction: str, chunk: int) -> Item:
-        options = {"kind": "copy", "direction": direction, "chunk_bytes": chunk * MIB // scale}
-        options["nbytes"] = 4 * GIB // scale
-        return Item(f"copy {direction.replace('_', ' ')}, {chunk} MiB", max(1 / scale, _LEAST_SECONDS), options)
+        name = f"copy {direction.replace('_', ' ')}, {chunk} MiB"
+        sizes = {"chunk_bytes": chunk * MIB // scale, "nbytes": 4 * GIB // scale}
+        return _item(name, 1, scale, kind="copy", direction=direction, **sizes)
 
     def cipher(mode: str) -> Item:
-        options = {"kind": "cipher", "mode": mode, "nbytes": 8 * GIB // scale}
-        return Item(f"{mode} alone", max(1 / scale, _LEAST_SECONDS), options)
+        return _item(f"{mode} alone", 1, scale, kind="cipher", mode=mode, nbytes=8 * GIB // scale)
 
-    def file(action: str, place: str, way: str, threads: int) -> Item:
-        nbytes = 8 * GIB // scale
-        options = {"kind": action, "place": place, "way": way, "threads": threads, "nbytes": nbytes}
-        slower = {16: 1.0, 4: 1.0, 1: 1.5}[threads]
-        seconds = slower * 8 * GIB / (_FILE_SPEED[place] if action == "write" else 5e9)
-        seconds += _WARM_SECONDS if action == "write" else 0
-        return Item(f"{action}, {place}, {way} x {threads}", max(seconds / scale, _LEAST_SECONDS), options)
+    def write(place: str, way: str, threads: int) -> Item:
+        seconds = _WARM_SECONDS + (1.5 if threads == 1 else 1) * 8 * GIB / _FILE_SPEED[place]
+        return file("write", place, way, threads, seconds)
+
+    def read(place: str, way: str, threads: int) -> Item:
+        return file("read", place, way, threads, 4 if threads == 1 else 2)
+
+    def file(action: str, place: str, way: str, threads: int, seconds: float) -> Item:
+        options = {"place": place, "way": way, "threads": threads, "nbytes": 8 * GIB // scale}
+        return _item(
+            f"{action}, {place}, {way} x {threads}", seconds, scale, kind=action, **options
+        )
 
     return (
         *(copy("to_host", chunk) for chunk in CHUNKS_MIB),
         *(copy("to_device", chunk) for chunk in CHUNKS_MIB),
         copy("on_device", 64),
         *(cipher(mode) for mode in ("gcm", "cbc", "sm4", "crc")),
+        # A file is read by the item after the one that wrote it.
         *(
-            file(action, place, way, threads)
+            action(place, way, threads)
             for threads in THREADS
             for place in PLACES
             for way in WAYS
-            for action in ("write", "read")
+            for action in (write, read)
         ),
     )
 
 
 def _tests(scale: int) -> tuple[Item, ...]:
     def file(name: str, seconds: float) -> Item:
-        return Item(name, seconds / min(scale, 10), {"path": f"tests/gpu/{name}"})
+        return _item(name, seconds, min(scale, 10), path=f"tests/gpu/{name}")
 
     return tuple(file(name, seconds) for name, seconds in TESTS.items())
 
 
-def _bench(scale: int) -> tuple[Item, ...]:
+def _bench(scale: int, rounds: int) -> tuple[Item, ...]:
     def check(mode: str, policy: str) -> Item:
-        options = {"kind": "check", "mode": mode, "policy": policy, "nbytes": 512 * MIB // scale}
-        return Item(f"values of {mode}, {policy}", max(0.8 / scale, _LEAST_SECONDS), options)
+        name, nbytes = f"values of {mode}, {policy}", 512 * MIB // scale
+        return _item(name, 0.8, scale, kind="check", mode=mode, policy=policy, nbytes=nbytes)
 
     def save(mode: str, place: str, policy: str, number: int) -> Item:
-        options = {"kind": "save", "mode": mode, "place": place, "policy": policy}
-        options |= {"nbytes": 8 * GIB // scale, "tensor_bytes": 64 * MIB // scale, "round": number}
         name = f"{mode}, {place}, {policy}" + (f", round {number}" if number > 1 else "")
         seconds = _WARM_SECONDS + 8 * GIB / _SAVE_SPEED[place]
-        return Item(name, max(seconds / scale, _LEAST_SECONDS), options)
+        sizes = {"nbytes": 8 * GIB // scale, "tensor_bytes": 64 * MIB // scale}
+        options = {"kind": "save", "mode": mode, "place": place, "policy": policy}
+        return _item(name, seconds, scale, **options, **sizes)
+
+    def saves(modes: Sequence[str], policies: Sequence[str], number: int) -> list[Item]:
+        return [save(m, place, p, number) for place in PLACES for m in modes for p in policies]
 
     return (
-        *(check(mode, policy) for mode in ("plain", "gcm", "cbc", "sm4") for policy in POLICIES),
+        *(check(mode, policy) for mode in MODES for policy in POLICIES),
         *(
-            save(mode, place, policy, number)
-            for number in range(1, ROUNDS + 1)
-            for modes in (("plain", "gcm"), ("cbc", "sm4"))
-            for place in PLACES
-            for mode in modes
-            for policy in POLICIES
+            item
+            for number in range(1, rounds + 1)
+            for item in (
+                *saves(MODES[:2], POLICIES[:-1], number),
+                *saves(MODES[2:], POLICIES[:-1], number),
+                *saves(MODES, POLICIES[-1:], number),
+            )
         ),
     )
+
+
+def _item(name: str, seconds: float, scale: int, **options: Any) -> Item:
+    """Options are of its size already; the time is for a scale of 1."""
+    return Item(name, max(seconds / scale, _LEAST_SECONDS), options)
 
 
 def told(chosen: Plan, done: Sequence[str]) -> str:

@@ -154,7 +154,8 @@ def _tests(results: Results) -> str:
     outcomes = ("ok", "failed", "hung", "skipped", *LEFT)
     rows = [[file, *(str(count[one]) for one in outcomes)] for file, count in counts.items()]
     text = _section("Tests", ["file", "passed", *outcomes[1:]], rows)
-    reasons = Counter(_why(line) for line in results.of("tests").values() if line["status"] == "skipped")
+    skipped = [one for one in results.of("tests").values() if one["status"] == "skipped"]
+    reasons = Counter(_why(line).removeprefix("Skipped: ") for line in skipped)
     return "\n".join([text, *(f"\nSkipped {n}: {why}" for why, n in reasons.items())])
 
 
@@ -168,8 +169,8 @@ def _saves(results: Results) -> str:
     for name, lines in rounds.items():
         mode, place, policy = name.split(", ")
         taken = lines[0]["taken"]
-        seconds = {m: _median(line["times"].get(m) for line in lines) for m in _MILESTONES}
-        speed = lines[0]["nbytes"] / max(filter(None, seconds.values()))
+        medians = {m: _median(line["times"].get(m) for line in lines) for m in _MILESTONES}
+        speed = lines[0]["nbytes"] / max(filter(None, medians.values()))
         limit = limit_of_save(limits, mode, place, taken)
         picked = f" ({taken})" if policy == "auto" else ""
         rows.append(
@@ -177,7 +178,7 @@ def _saves(results: Results) -> str:
                 f"{mode}, {place}, {policy}{picked}",
                 str(len(lines)),
                 f"{lines[0]['nbytes'] / _MIB:.0f}",
-                *("" if s is None else f"{1000 * s:.1f}" for s in seconds.values()),
+                *("" if s is None else f"{1000 * s:.1f}" for s in medians.values()),
                 f"{speed / 1e9:.2f}",
                 "" if limit is None else f"{limit.bytes_per_second / 1e9:.2f}",
                 "" if limit is None else f"{speed / limit.bytes_per_second:.2f}",
@@ -185,7 +186,8 @@ def _saves(results: Results) -> str:
             ]
         )
     header = ["save", "rounds", "MiB", *(f"{m} ms" for m in _MILESTONES)]
-    text = _section("Saves from the device", [*header, "GB/s", "limit", "ratio", "limited by"], rows)
+    header += ["GB/s", "limit", "ratio", "limited by"]
+    text = _section("Saves from the device", header, rows)
     if not rows:
         return ""
     return (

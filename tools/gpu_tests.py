@@ -19,6 +19,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Of a failure's report; the rest is in the log.
 _TOLD_CHARACTERS = 3000
+_TAKEN = (
+    pytest.ExitCode.OK,
+    pytest.ExitCode.TESTS_FAILED,
+    pytest.ExitCode.NO_TESTS_COLLECTED,
+)
 # Less than this, and the next test is left for the next run.
 _LEAST_SECONDS = 2.0
 
@@ -29,6 +34,7 @@ class Teller:
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._outcome: dict[str, Any] = {}
+        self._broken: set[str] = set()
         self._ends_file = ""
         self._began = 0.0
 
@@ -38,14 +44,16 @@ class Teller:
         items[:] = [item for item in items if item.nodeid not in self._worker.done]
         config.hook.pytest_deselected(items=done)
         for file in (item.name for item in self._worker.items):
-            if not any(item.path.name == file for item in items):
+            if file not in self._broken and not any(item.path.name == file for item in items):
                 self._worker.tell(name=file, status="ok")
 
     def pytest_collectreport(self, report: Any) -> None:
         """A file that can't be imported is a failure."""
         if report.failed:
             why = report.longreprtext[-_TOLD_CHARACTERS:]
-            self._worker.tell(name=report.nodeid or "collection", status="failed", why=why)
+            file = report.nodeid.rpartition("/")[2]
+            self._broken.add(file)
+            self._worker.tell(name=file or "collection", status="failed", why=why)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: Any, nextitem: Any) -> bool | None:
@@ -79,9 +87,10 @@ class Teller:
             self._worker.tell(name=self._ends_file, status="ok")
 
     @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self) -> None:
-        """All tests were taken, or left."""
-        self._worker.tell(end=True)
+    def pytest_sessionfinish(self, exitstatus: int) -> None:
+        """All tests were taken, or left; unless pytest itself failed."""
+        if exitstatus in _TAKEN:  # a file that is broken counts as a failure
+            self._worker.tell(end=True)
 
 
 if __name__ == "__main__":
@@ -90,5 +99,6 @@ if __name__ == "__main__":
     sys.path = [path for path in sys.path if Path(path) != ROOT / "tools"]
     # Without the conftest.py of tests, which puts the stand-ins in the place of the drivers.
     arguments = ["--confcutdir=tests/gpu", "-p", "no:cacheprovider", "--tb=short", "-q"]
+    arguments += ["--continue-on-collection-errors"]
     paths = [item.options["path"] for item in worker.items]
     sys.exit(pytest.main([*arguments, *paths], plugins=[Teller(worker)]))

@@ -44,7 +44,7 @@ class Item:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-class Unavailable(Exception):
+class UnavailableError(Exception):
     """The machine can't do what an item asks for; the message says why."""
 
 
@@ -104,7 +104,7 @@ class Worker:
                 found = {"status": "ok", **take(item)}
             except failures as error:
                 found = {"status": "failed", "why": str(error) or type(error).__name__}
-            except (Unavailable, OSError, RuntimeError, MemoryError) as error:
+            except (UnavailableError, OSError, RuntimeError, MemoryError) as error:
                 found = {"status": "unavailable", "why": str(error) or type(error).__name__}
             seconds = time.monotonic() - begin
             if found["status"] == "ok" and item.seconds > 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import time
 from types import TracebackType
@@ -35,26 +36,31 @@ class Driver:
         self._cuda = ctypes.CDLL(LIBRARY)
         self._ring_bytes = ring_bytes
         self._device = ctypes.c_int()
-        self._context, self._stream = ctypes.c_void_p(), ctypes.c_void_p()
-        self._host = ctypes.c_void_p()
-        self._first, self._second = ctypes.c_uint64(), ctypes.c_uint64()
+        context, stream, host = (ctypes.c_void_p() for _ in range(3))
+        nbytes = ctypes.c_size_t(ring_bytes)
         self._call("cuInit", 0)
         self._call("cuDeviceGet", ctypes.byref(self._device), ordinal)
-        self._call("cuDevicePrimaryCtxRetain", ctypes.byref(self._context), self._device)
-        try:
-            self._call("cuCtxPushCurrent_v2", self._context)
-            nbytes = ctypes.c_size_t(ring_bytes)
-            self._call("cuMemHostAlloc", ctypes.byref(self._host), nbytes, _PORTABLE)
-            for memory in (self._first, self._second):
+        with contextlib.ExitStack() as made:
+            self._call("cuDevicePrimaryCtxRetain", ctypes.byref(context), self._device)
+            made.callback(self._cuda.cuDevicePrimaryCtxRelease_v2, self._device)
+            self._call("cuCtxPushCurrent_v2", context)
+            made.callback(self._cuda.cuCtxPopCurrent_v2, ctypes.byref(ctypes.c_void_p()))
+            self._call("cuMemHostAlloc", ctypes.byref(host), nbytes, _PORTABLE)
+            made.callback(self._cuda.cuMemFreeHost, host)
+            on_device = []
+            for _ in range(2):
+                memory = ctypes.c_uint64()
                 self._call("cuMemAlloc_v2", ctypes.byref(memory), nbytes)
-            stream = ctypes.byref(self._stream)
-            self._call("cuStreamCreateWithPriority", stream, _NON_BLOCKING, 0)
-        except RuntimeError:
-            self.close()
-            raise
-        # Not zeros, which some hardware moves faster.
-        ctypes.memset(self._host, 0x5A, ring_bytes)
-        self.copy_seconds("to_device", ring_bytes, ring_bytes)
+                made.callback(self._cuda.cuMemFree_v2, memory)
+                on_device.append(memory.value)
+            self._call("cuStreamCreateWithPriority", ctypes.byref(stream), _NON_BLOCKING, 0)
+            made.callback(self._cuda.cuStreamDestroy_v2, stream)
+            self._stream, self._host = stream, host.value or 0
+            self._first, self._second = on_device
+            # Not zeros, which some hardware moves faster.
+            ctypes.memset(self._host, 0x5A, ring_bytes)
+            self.copy_seconds("to_device", ring_bytes, ring_bytes)
+            self._given_back = made.pop_all()
 
     def __enter__(self) -> Driver:
         return self
@@ -84,10 +90,8 @@ class Driver:
         }[direction]
         places = self._ring_bytes // chunk_bytes
         offsets = [(i % places) * chunk_bytes for i in range(-(-nbytes // chunk_bytes))]
-        to_at, from_at = int(to.value or 0), int(from_.value or 0)
-        as_to, as_from = type(to), type(from_)
         length = ctypes.c_size_t(chunk_bytes)
-        calls = [(as_to(to_at + at), as_from(from_at + at), length) for at in offsets]
+        calls = [(ctypes.c_uint64(to + at), ctypes.c_uint64(from_ + at), length) for at in offsets]
         begin = time.perf_counter()
         for call in calls:
             self._call(function, *call, self._stream)
@@ -95,19 +99,8 @@ class Driver:
         return time.perf_counter() - begin
 
     def close(self) -> None:
-        """Gives back all that it holds."""
-        if self._stream:
-            self._cuda.cuStreamDestroy_v2(self._stream)
-        for memory in (self._first, self._second):
-            if memory:
-                self._cuda.cuMemFree_v2(memory)
-        if self._host:
-            self._cuda.cuMemFreeHost(self._host)
-        if self._context:
-            self._cuda.cuCtxPopCurrent_v2(ctypes.byref(ctypes.c_void_p()))
-            self._cuda.cuDevicePrimaryCtxRelease_v2(self._device)
-        self._stream, self._host, self._context = (ctypes.c_void_p() for _ in range(3))
-        self._first, self._second = ctypes.c_uint64(), ctypes.c_uint64()
+        """Gives back all that it holds; waits for no copies, of which there are none."""
+        self._given_back.close()
 
     def _call(self, function: str, *arguments: Any) -> None:
         status = getattr(self._cuda, function)(*arguments)

@@ -5,7 +5,6 @@ Oracles: the same values saved from host memory, and the frameworks' own copies.
 
 import filecmp
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ from gpu.tensors import MIB, POLICIES, any_framework, free_memory, needs, result
 from mindckpt import load_checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.skipif(DRY_RUN, reason="a dry run is a small one")
+
 
 @pytest.mark.parametrize("policy", ["sync", *POLICIES])
 def test_a_tensor_over_512_mib_is_saved_as_from_the_host(folder: Path, policy: str) -> None:

@@ -14,6 +14,7 @@ from gpu.tensors import MANY, MIB, POLICIES, free_memory, on_device, result_of
 from mindckpt import load_checkpoint, save_checkpoint
 from support import assert_holds, run_python
 
+
 def test_staging_is_bounded_seen_and_given_back(folder: Path, library: Any) -> None:
     values = np.arange(12_000_000, dtype=np.float32)
     with staging_limit(MIB):

@@ -15,6 +15,7 @@ from gpu.tensors import MANY, POLICIES, model, on_device, result_of
 from mindckpt import load_checkpoint, save_checkpoint
 from support import assert_holds
 
+
 @pytest.mark.parametrize("way", ["current", "named"])
 def test_a_save_waits_for_what_its_stream_holds(folder: Path, streamed: Any, way: str) -> None:
     """The stream does not wait for the default one, and is busy when the values are written."""
