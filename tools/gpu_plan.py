@@ -125,7 +125,7 @@ def plan(carry: Path, disk: Path, seconds: float, *, dry: bool) -> Plan:
         Step(
             "build", 120 * share, "gpu_build.py", _build(carried, dry), engine, 600, is_build=True
         ),
-        Step("limits", 110 * share, "gpu_limits.py", _limits(scale), _LOOPS, 60, places),
+        Step("limits", 110 * share, "gpu_limits.py", _limits(scale), _LOOPS, 100, places),
         Step("tests", 130 * share, "gpu_tests.py", _tests(scale), (*engine, "tests/gpu"), 90),
         Step(
             "bench",

@@ -75,7 +75,7 @@ class Runner:
             try:
                 ended = self._follow(worker, step, deadline)
             finally:
-                worker.end(_DYING_SECONDS if ended in ("end", "died") else 0)
+                self._show(worker.end(_DYING_SECONDS if ended in ("end", "died") else 0))
                 _remove_scratch(step)
             if ended == "end":
                 return
@@ -102,23 +102,24 @@ class Runner:
             if now - heard >= step.patience:
                 return "hung"
             until = min(deadline, heard + step.patience)
+            is_through = False
             for line in worker.lines(until - now):
                 if isinstance(line, bytes):
                     self._show(line)
                     continue
                 heard = time.monotonic()
                 if line.get("end"):
-                    return "end"
-                if "started" in line:
+                    is_through = True
+                elif "started" in line:
                     worker.current = line["started"]
                     self._say(f"    {worker.current} ...")
-                    continue
-                worker.current = None
-                worker.finished.add(line["name"])
-                self._results.add(step.name, line)
-                self._say(f"    {line['name']}: {_shown(line)}")
-            if worker.is_silent:
-                return "died"
+                else:
+                    worker.current = None
+                    worker.finished.add(line["name"])
+                    self._results.add(step.name, line)
+                    self._say(f"    {line['name']}: {_shown(line)}")
+            if is_through or worker.is_silent:
+                return "end" if is_through else "died"
 
     def _settle(self, step: Step, worker: _Worker, status: str, why: str) -> None:
         """Says what became of the item that was under way, and of those that were not taken."""
@@ -205,11 +206,14 @@ class _Worker:
                 came += map(json.loads, whole)
         return came
 
-    def end(self, patience: float) -> None:
+    def end(self, patience: float) -> bytes:
         """Kills what is left of it, with all that it started.
 
         Args:
             patience: So long it has to end by itself.
+
+        Returns:
+            What it had printed last.
         """
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(patience)
@@ -222,7 +226,9 @@ class _Worker:
         self._selector.close()
         os.close(self._reader)
         assert self._process.stdout is not None
-        self._process.stdout.close()
+        with self._process.stdout as output:
+            os.set_blocking(output.fileno(), False)
+            return output.read() or b""
 
     def how_it_ended(self) -> str:
         """'ended with exit status 3', 'was ended by signal 11'."""
