@@ -378,10 +378,13 @@ def test_a_worker_that_cannot_begin_is_a_failure_of_its_step(harness: Harness) -
 
 
 def test_without_a_build_the_rest_is_left(harness: Harness) -> None:
-    build = harness.step("build", "fails", is_build=True)
-    found = harness.run(build, harness.step("second", "two"))
-    assert statuses(found) == {"fails": "failed", "two": "left out"}
-    assert found["two"]["why"] == "the build failed"
+    """Unless only what is not needed failed."""
+    for needed, status in ((True, "left out"), (False, "ok")):
+        items = (Item("fails", 0.1, {}, needed),)
+        build = harness.step("build", items=items, is_build=True)
+        found = harness.run(build, harness.step("second", "two"), anew=True)
+        assert statuses(found) == {"fails": "failed", "two": status}
+        assert found["two"].get("why") == ("the build failed" if needed else None)
 
 
 def test_results_of_other_sources_and_half_a_line_are_forgotten(harness: Harness) -> None:

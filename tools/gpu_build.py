@@ -88,7 +88,8 @@ def build_raw_loops(python: Path) -> None:
     if compiler:
         variables.setdefault("CXX", compiler)
     for command in (
-        ["cmake", "--preset", "bench"],
+        # Another compiler may warn of what ours does not.
+        ["cmake", "--preset", "bench", "-DMINDCKPT_WERROR=OFF"],
         ["cmake", "--build", "--preset", "bench", "--target", "mindckpt_raw_loops"],
     ):
         print("+", *command, flush=True)

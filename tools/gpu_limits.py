@@ -50,6 +50,7 @@ class Limits:
         self._places = {name: Path(path) for name, path in worker.options["places"].items()}
         self._folders: dict[str, Path] = {}
         self._written: Path | None = None
+        self._fitting: dict[str, int | str] = {}
 
     def prepare(self, item: Item) -> None:
         """Makes what is copied and written, before the clock runs."""
@@ -149,13 +150,12 @@ class Limits:
         return self._folders[place] / "raw"
 
     def _nbytes(self, item: Item) -> int:
-        """What there is room for, of what is asked for; the same for all places."""
-        if not hasattr(self, "_fitting"):
+        """What its place has room for, as it was before the first item."""
+        if not self._fitting:
             self._fitting = {
                 place: fitting(item.options["nbytes"], folder, place, _MEMORY_FACTOR)
                 for place, folder in self._places.items()
             }
-            self._largest = item.options["nbytes"]
         found = self._fitting[item.options["place"]]
         if isinstance(found, str):
             raise UnavailableError(found)

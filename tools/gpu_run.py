@@ -57,7 +57,8 @@ class Runner:
 
     def _failed(self, step: Step) -> bool:
         found = self._results.of(step.name)
-        return any(found.get(item.name, {}).get("status") != "ok" for item in step.items)
+        needed = [item.name for item in step.items if item.needed]
+        return any(found.get(name, {}).get("status") != "ok" for name in needed)
 
     def _take(self, step: Step, deadline: float, done: set[str]) -> None:
         """Takes a step's items. A process that hangs or dies is followed by one for the rest."""

@@ -6,6 +6,7 @@ goes on with the tests that are left.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -100,5 +101,8 @@ if __name__ == "__main__":
     # Without the conftest.py of tests, which puts the stand-ins in the place of the drivers.
     arguments = ["--confcutdir=tests/gpu", "-p", "no:cacheprovider", "--tb=short", "-q"]
     arguments += ["--continue-on-collection-errors"]
+    # Other plugins of the machine, and what its packages warn of, are none of the tests'.
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    arguments += ["-p", "_hypothesis_pytestplugin", "-W", "ignore"]
     paths = [item.options["path"] for item in worker.items]
     sys.exit(pytest.main([*arguments, *paths], plugins=[Teller(worker)]))

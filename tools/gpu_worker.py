@@ -37,11 +37,13 @@ class Item:
         seconds: How long it takes, about.
         options: What the step's worker has to know of it; 'kind' and 'place' say which items take
             times in proportion to their estimates.
+        needed: Whether other steps need it, of the build.
     """
 
     name: str
     seconds: float
     options: dict[str, Any] = field(default_factory=dict)
+    needed: bool = True
 
 
 class UnavailableError(Exception):
