@@ -132,10 +132,15 @@ struct LonelyCipher {
   std::shared_ptr<const Cipher> cipher;
 };
 
+// Whether this kernel does it: an emulated one may say so and not.
 bool has_wipe_on_fork() {
   void* const page =
       ::mmap(nullptr, kPageBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  const bool has = ::madvise(page, kPageBytes, MADV_WIPEONFORK) == 0;
+  REQUIRE(page != MAP_FAILED);
+  ::madvise(page, kPageBytes, MADV_WIPEONFORK);
+  auto* const byte = static_cast<volatile unsigned char*>(page);
+  *byte = 1;
+  const bool has = test::succeeds_in_child([&] { return *byte == 0; });
   ::munmap(page, kPageBytes);
   return has;
 }
