@@ -46,7 +46,6 @@ ERRORS: dict[str, tuple[int, ...]] = {
     "open": (errno.EMFILE, errno.EACCES),
     "openat": (errno.EMFILE, errno.EACCES),
     "preadv": (errno.EIO, errno.EINTR),
-    "pthread_create": (errno.EAGAIN,),
     "pwrite": (errno.EIO, errno.EINVAL, errno.EFAULT, errno.EINTR),
     "pwritev": (errno.ENOSPC, errno.EINTR),
 }
@@ -157,6 +156,8 @@ class Cases:
         """Pairs of an action and an errno."""
         if self.kinds == MEMORY:
             return [(FAIL, errno.ENOMEM), (FAIL_FROM_NOW, errno.ENOMEM)]
+        if self.kinds == THREADS:
+            return [(FAIL, errno.EAGAIN), (FAIL_FROM_NOW, errno.EAGAIN)]
         if call.about.endswith(GIVES_BACK_A_LEASE):
             return []
         errors = ERRORS.get(call.name, (errno.EIO,))
