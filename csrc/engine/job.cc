@@ -322,10 +322,13 @@ bool SaveJob::hold_up(const Producer& producer) {
     return true;
   }
   if (!feed_->all_issued()) return false;
-  const DeviceBinding binding(*producer.device);
   for (const auto& lane : lanes_->all()) {
     DeviceEvent copied(lane->device, EventUse::kStream);
-    copied.record(lane->stream.get());
+    {
+      const DeviceBinding binding(lane->device);
+      copied.record(lane->stream.get());
+    }
+    const DeviceBinding binding(*producer.device);
     stream_wait(*producer.device, producer.stream, copied);
   }
   return true;

@@ -3,10 +3,12 @@
 #include <doctest/doctest.h>
 
 #include <atomic>
+#include <chrono>
 #include <optional>
 #include <thread>
 #include <vector>
 
+#include "base/memory.h"
 #include "support/child.h"
 #include "support/errors.h"
 #include "support/random.h"
@@ -99,6 +101,32 @@ TEST_CASE_FIXTURE(Fixture, "whoever finds no room waits until some comes back, i
   large.join();
   CHECK(served == 1);
   CHECK(pool.stats().in_use_nbytes == 0);
+}
+
+TEST_CASE_FIXTURE(Fixture, "nobody overtakes who waits for more room") {
+  StagingPool pool(device, kMiB);
+  std::optional<Lease> most = pool.acquire(kMiB - kPageBytes, kNever);
+  std::atomic<int> served{0};
+  std::thread large([&] {
+    const Lease lease = pool.acquire(kMiB, kNever);
+    CHECK(served.fetch_add(1) == 0);
+  });
+  // A page is free, until somebody waits.
+  const auto patience = std::chrono::steady_clock::now() + std::chrono::seconds(2);
+  while (pool.try_acquire(1) && std::chrono::steady_clock::now() < patience) {
+    std::this_thread::yield();
+  }
+  CHECK_FALSE(pool.try_acquire(1).has_value());
+  std::thread small([&] {
+    const Lease lease = pool.acquire(1, kNever);
+    CHECK(served.fetch_add(1) == 1);
+  });
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  CHECK(served == 0);
+  most.reset();
+  large.join();
+  small.join();
+  CHECK(served == 2);
 }
 
 TEST_CASE_FIXTURE(Fixture, "waiting for room ends with a cancel") {

@@ -309,6 +309,200 @@ TEST_CASE(
   }
 }
 
+// The function by which a stand-in gets pinned memory.
+const char* pinning_function(const Fixture& fixture) {
+  const std::string& backend = fixture.stand_in.backend();
+  if (backend == "cuda") return "cuMemHostRegister_v2";
+  return backend == "ascend" ? "aclrtMallocHost" : "host_register";
+}
+
+// A save of tensors on both devices that is held up on one of them, while the training's stream, of
+// the first, goes on.
+struct HeldUpSave {
+  explicit HeldUpSave(const std::string& backend, int32_t held_up = 0,
+                      uint64_t staging_limit = 256 * kKiB)
+      : fixture(backend, staging_limit), other(fixture.stand_in.stream_create(held_up)) {
+    parameters.add("a", "Float32", {5000}).add("b", "Int8", {3}).add("c", "Float16", {2, 1000});
+    Device* const devices[] = {&fixture.device, &fixture.second_device()};
+    on_device.emplace(fixture.stand_in, parameters,
+                      [&](size_t i) { return devices[held_up == 0 ? 0 : i % 2]; });
+    fixture.stand_in.stream_pause(other);
+    request = fixture.request(*on_device);
+    request.producers.push_back({devices[held_up], other});
+  }
+  ~HeldUpSave() {
+    let_go();
+    if (job) job->wait(std::nullopt);
+    fixture.stand_in.stream_sync(fixture.stream);
+    fixture.stand_in.stream_destroy(other);
+    if (flag != nullptr) fixture.stand_in.release(flag);
+  }
+
+  void start(SnapshotPolicy policy) {
+    request.snapshot = policy;
+    job = Fixture::start(std::move(request));
+  }
+  void let_go() const { fixture.stand_in.stream_resume(other); }
+  Producer training() const { return {&fixture.device, fixture.stream}; }
+
+  // Whether the training's stream comes to what is put into it now.
+  bool training_goes_on() {
+    unsigned char seen = 0;
+    if (flag == nullptr) flag = fixture.stand_in.allocate(0, 1);
+    fixture.stand_in.write(flag, &seen, 1);
+    fixture.stand_in.stream_fill(fixture.stream, flag, 1, 1);
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    fixture.stand_in.read(flag, &seen, 1);
+    return seen != 0;
+  }
+  // The file has what there was at the call.
+  void check_file() {
+    job->wait(std::nullopt);
+    job->result();
+    CHECK((test::read_file(fixture.path) == parameters.file(false)));
+  }
+
+  test::Parameters parameters{20};
+  Fixture fixture;
+  void* const other;
+  std::optional<DeviceParameters> on_device;
+  SaveRequest request;
+  std::shared_ptr<SaveJob> job;
+  void* flag = nullptr;
+};
+
+TEST_CASE("a stream is held up until the last device has been copied from") {
+  for (const std::string& backend : every_backend()) {
+    for (const SnapshotPolicy policy : {SnapshotPolicy::kHost, SnapshotPolicy::kDevice}) {
+      for (const int32_t held_up : {0, 1}) {
+        CAPTURE(backend);
+        CAPTURE(held_up);
+        HeldUpSave save(backend, held_up);
+        save.start(policy);
+        CHECK_FALSE(save.training_goes_on());
+        CHECK_FALSE(save.job->settled(SaveState::kStaged));
+        save.let_go();
+        save.check_file();
+      }
+    }
+  }
+}
+
+TEST_CASE("a fence holds a stream up until all was copied, by whatever way it is") {
+  for (const std::string& backend : every_backend()) {
+    for (const bool through_pool : {false, true}) {
+      for (const int32_t held_up : {0, 1}) {
+        CAPTURE(backend);
+        CAPTURE(through_pool);
+        CAPTURE(held_up);
+        HeldUpSave save(backend, held_up);
+        // Without memory for a snapshot the copies go block by block.
+        if (through_pool) save.fixture.stand_in.fail(pinning_function(save.fixture), 1);
+        save.start(SnapshotPolicy::kLazy);
+        CHECK(save.job->fence(save.training(), kNever));
+        if (held_up == 0) save.on_device->overwrite(save.fixture.stream, 0xEE);
+        CHECK_FALSE(save.training_goes_on());
+        CHECK_FALSE(save.job->settled(SaveState::kStaged));
+        save.let_go();
+        save.check_file();
+        const std::string& why = save.job->result().snapshot_reason;
+        CHECK((why.find("through the pool") != std::string::npos) == through_pool);
+      }
+    }
+  }
+}
+
+TEST_CASE("a fence waits for the last copy where there is too little staging memory for all") {
+  for (const std::string& backend : every_backend()) {
+    CAPTURE(backend);
+    HeldUpSave save(backend, 0, 8 * kKiB);
+    save.fixture.stand_in.fail(pinning_function(save.fixture), 1);
+    save.start(SnapshotPolicy::kLazy);
+    CHECK_FALSE(save.job->fence(save.training(), Clock::now()));
+    CHECK_FALSE(save.job->fence(save.training(), Clock::now() + std::chrono::milliseconds(5)));
+    std::atomic<bool> returned{false};
+    bool fenced = false;
+    std::thread caller([&] {
+      fenced = save.job->fence(save.training(), kNever);
+      save.on_device->overwrite(save.fixture.stream, 0xEE);
+      returned = true;
+    });
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    CHECK_FALSE(returned);
+    save.let_go();
+    caller.join();
+    CHECK(fenced);
+    save.check_file();
+  }
+}
+
+TEST_CASE("a fence of a save that reads tensors on the host waits for them") {
+  for (const std::string& backend : every_backend()) {
+    CAPTURE(backend);
+    HeldUpSave save(backend);
+    save.request.tensors.back() = save.parameters.refs().back();
+    save.start(SnapshotPolicy::kLazy);
+    CHECK_FALSE(save.job->fence(save.training(), Clock::now() + std::chrono::milliseconds(20)));
+    save.let_go();
+    CHECK(save.job->fence(save.training(), kNever));
+    CHECK(save.job->settled(SaveState::kStaged));
+    save.check_file();
+  }
+}
+
+TEST_CASE("a stream of another driver can't be fenced") {
+  HeldUpSave save("sim");
+  Fixture cuda("cuda");
+  save.start(SnapshotPolicy::kLazy);
+  const auto fence = [&] { save.job->fence({&cuda.device, cuda.stream}, kNever); };
+  CHECK(error_of(fence).kind() == ErrorKind::kInvalidArgument);
+  save.let_go();
+  save.check_file();
+}
+
+TEST_CASE("what a save with an unknown producer has copied when the call returns is whole") {
+  test::Parameters parameters(21);
+  parameters.add("a", "Float32", {5000}).add("b", "Int8", {3});
+  for (const std::string& backend : every_backend()) {
+    for (const SnapshotPolicy policy : {SnapshotPolicy::kHost, SnapshotPolicy::kDevice}) {
+      CAPTURE(backend);
+      Fixture fixture(backend);
+      const DeviceParameters on_device(fixture.stand_in, parameters,
+                                       [&](size_t) { return &fixture.device; });
+      for (const int32_t direction : {MINDCKPT_DEVICE_TO_HOST, MINDCKPT_DEVICE_TO_DEVICE}) {
+        fixture.stand_in.set_speed(direction, 0, 0.02);
+      }
+      SaveRequest request = fixture.request(on_device);
+      request.snapshot = policy;
+      request.producers.clear();
+      request.has_unknown_producer = true;
+      const auto job = Fixture::start(std::move(request));
+      CHECK(job->settled(SaveState::kStaged));
+      on_device.restore(test::Parameters(0).add("a", "Float32", {5000}).add("b", "Int8", {3}));
+      job->wait(std::nullopt);
+      job->result();
+      CHECK((test::read_file(fixture.path) == parameters.file(false)));
+    }
+  }
+}
+
+TEST_CASE("a save that finds memory for no snapshot says that its caller has to wait") {
+  for (const std::string& backend : every_backend()) {
+    CAPTURE(backend);
+    HeldUpSave save(backend);
+    save.fixture.stand_in.set_memory(save.parameters.payload_nbytes() + kKiB);
+    save.fixture.stand_in.fail(pinning_function(save.fixture), 1);
+    save.start(SnapshotPolicy::kAuto);
+    CHECK(save.job->is_synchronous());
+    CHECK_FALSE(save.job->wait(SaveState::kStaged, Clock::now() + std::chrono::milliseconds(20)));
+    save.let_go();
+    CHECK(save.job->wait(SaveState::kStaged, std::nullopt));
+    save.on_device->overwrite(save.fixture.stream, 0xEE);
+    save.check_file();
+    CHECK(save.job->result().snapshot == "none");
+  }
+}
+
 TEST_CASE("a snapshot is picked by free memory, and the reason told") {
   test::Parameters parameters(6);
   add_model(parameters);
@@ -325,6 +519,23 @@ TEST_CASE("a snapshot is picked by free memory, and the reason told") {
   const SaveStats& stats = Fixture::save(std::move(request));
   CHECK(stats.snapshot == "host");
   CHECK(stats.snapshot_reason.find("sim:0 has 0 MiB free") != std::string::npos);
+  CHECK((test::read_file(fixture.path) == parameters.file(false)));
+}
+
+TEST_CASE("a snapshot is picked by the free memory of each device") {
+  test::Parameters parameters(24);
+  parameters.add("a", "Int8", {100}).add("b", "Int8", {30 << 20});
+  Fixture fixture("sim");
+  const DeviceParameters on_device(fixture.stand_in, parameters, [&](size_t i) {
+    return i == 0 ? &fixture.device : &fixture.second_device();
+  });
+  fixture.stand_in.set_memory(uint64_t{300} << 20);
+  SaveRequest request = fixture.request(on_device);
+  request.block_bytes = 0;
+  request.snapshot = SnapshotPolicy::kAuto;
+  const SaveStats& stats = Fixture::save(std::move(request));
+  CHECK(stats.snapshot == "host");
+  CHECK(stats.snapshot_reason.find("sim:1 has 270 MiB free") != std::string::npos);
   CHECK((test::read_file(fixture.path) == parameters.file(false)));
 }
 
@@ -427,6 +638,15 @@ bool may_leave_behind(const std::string& function) {
   return false;
 }
 
+// Whether the function puts copies into a stream, or tells how they ended: what says that it failed
+// must not be passed over.
+bool tells_of_copies(const std::string& function) {
+  for (const char* part : {"emcpy", "copy", "ventSynchronize", "event_sync", "SynchronizeEvent"}) {
+    if (function.find(part) != std::string::npos) return true;
+  }
+  return false;
+}
+
 // Every function of the driver, each of its calls: whichever fails, the save says so and leaves
 // nothing behind, and the next one works.
 void fail_at_every_call(const std::string& backend, SnapshotPolicy policy, int num_threads) {
@@ -443,6 +663,10 @@ void fail_at_every_call(const std::string& backend, SnapshotPolicy policy, int n
     wanted.synced_devices = {&fixture.device};
     return wanted;
   };
+  // No copy within the device, then one on the host, then none: as far as things fail.
+  if (policy == SnapshotPolicy::kAuto) {
+    fixture.stand_in.set_memory(parameters.payload_nbytes() + 16 * kKiB);
+  }
   for (const std::string& function : lines_of(fixture.stand_in.functions())) {
     for (int64_t nth = 1; nth < 100; ++nth) {
       CAPTURE(backend);
@@ -463,6 +687,8 @@ void fail_at_every_call(const std::string& backend, SnapshotPolicy policy, int n
       }
       const bool reached = fixture.stand_in.calls(function.c_str()) - calls >= nth;
       fixture.stand_in.fail("", 0);
+      // Where there is a snapshot the same is asked twice: by the save, and by who watches it.
+      if (reached && policy == SnapshotPolicy::kNone && tells_of_copies(function)) CHECK(failed);
       if (!failed) {
         CHECK((test::read_file(fixture.path) == parameters.file(false)));
         std::filesystem::remove(fixture.path);
@@ -479,8 +705,9 @@ void fail_at_every_call(const std::string& backend, SnapshotPolicy policy, int n
 
 TEST_CASE("every call of the driver may fail in a save") {
   for (const std::string& backend : every_backend()) {
-    for (const SnapshotPolicy policy : {SnapshotPolicy::kNone, SnapshotPolicy::kHost,
-                                        SnapshotPolicy::kDevice, SnapshotPolicy::kLazy}) {
+    for (const SnapshotPolicy policy :
+         {SnapshotPolicy::kNone, SnapshotPolicy::kHost, SnapshotPolicy::kDevice,
+          SnapshotPolicy::kLazy, SnapshotPolicy::kAuto}) {
       for (const int num_threads : {1, 4}) fail_at_every_call(backend, policy, num_threads);
     }
   }
@@ -525,6 +752,148 @@ TEST_CASE("a load puts every payload in its place on the device") {
     }
     fixture.pools.trim();
     CHECK(living(fixture.stand_in) == before);
+  }
+}
+
+// Tensors on a device and the file that they are loaded from.
+struct LoadFixture : Fixture {
+  explicit LoadFixture(const std::string& backend, const SharedCipher& with)
+      : Fixture(backend, 16 * kKiB), cipher(with) {
+    parameters.add("a", "Float32", {700}).add("b", "Int8", {3}).add("c", "Float16", {2, 1000});
+    on_device.emplace(stand_in, parameters, [this](size_t) { return &device; });
+    save(request(*on_device, cipher));
+  }
+
+  void load(int num_threads) {
+    const CheckpointFile file(path, cipher);
+    std::vector<Target> targets;
+    for (size_t i = 0; i < file.entries().size(); ++i) {
+      const TensorRef& tensor = on_device->refs()[i];
+      targets.push_back({i, const_cast<std::byte*>(tensor.layout.data), tensor.device});
+    }
+    const CancelFlag never{false};
+    file.read(targets, false, {num_threads, never, &pools, {{&device, stream}}});
+  }
+  void spoil() {
+    on_device->overwrite(stream, 0xEE);
+    stand_in.stream_sync(stream);
+  }
+  void check_loaded() {
+    for (size_t i = 0; i < on_device->refs().size(); ++i) {
+      const TensorRef& tensor = on_device->refs()[i];
+      Bytes loaded(tensor.nbytes);
+      stand_in.read(tensor.layout.data, loaded.data(), loaded.size());
+      CHECK((test::text_of(loaded) == parameters.all()[i].payload));
+    }
+  }
+
+  const SharedCipher cipher;
+  test::Parameters parameters{22};
+  std::optional<DeviceParameters> on_device;
+};
+
+// As for saves: whichever call fails, the load says so, or the values are right; and nothing is
+// left behind.
+void fail_at_every_call_of_a_load(const std::string& backend, const SharedCipher& cipher,
+                                  int num_threads) {
+  LoadFixture fixture(backend, cipher);
+  for (const std::string& function : lines_of(fixture.stand_in.functions())) {
+    for (int64_t nth = 1; nth < 100; ++nth) {
+      CAPTURE(backend);
+      CAPTURE(function);
+      CAPTURE(nth);
+      CAPTURE(num_threads);
+      fixture.pools.trim();
+      fixture.spoil();
+      const auto before = living(fixture.stand_in);
+      const int64_t calls = fixture.stand_in.calls(function.c_str());
+      fixture.stand_in.fail(function.c_str(), nth);
+      bool failed = false;
+      try {
+        fixture.load(num_threads);
+      } catch (const Error& error) {
+        failed = true;
+        CHECK((error.kind() == ErrorKind::kDevice || error.kind() == ErrorKind::kUnavailable));
+        CHECK(std::string(error.what()).find(backend) != std::string::npos);
+        CHECK(error.path() == fixture.path);
+      }
+      const bool reached = fixture.stand_in.calls(function.c_str()) - calls >= nth;
+      fixture.stand_in.fail("", 0);
+      if (reached && tells_of_copies(function)) CHECK(failed);
+      if (!failed) fixture.check_loaded();
+      CHECK(fixture.pools.of(fixture.device).pool.stats().in_use_nbytes == 0);
+      fixture.spoil();
+      fixture.load(num_threads);
+      fixture.check_loaded();
+      fixture.pools.trim();
+      if (!may_leave_behind(function)) CHECK(living(fixture.stand_in) == before);
+      if (!reached) break;
+    }
+  }
+}
+
+TEST_CASE("every call of the driver may fail in a load") {
+  for (const std::string& backend : {std::string("cuda"), std::string("sim")}) {
+    for (const SharedCipher& cipher : {SharedCipher(), cipher_of({CipherMode::kAesGcm, 16})}) {
+      for (const int num_threads : {1, 4}) {
+        fail_at_every_call_of_a_load(backend, cipher, num_threads);
+      }
+    }
+  }
+}
+
+// By the way of single tensors, which is also that of devices whose copies must be aligned.
+TEST_CASE("every call of the driver may fail in a copy of one tensor") {
+  for (const std::string& backend : every_backend()) {
+    Fixture fixture(backend, 16 * kKiB);
+    const Bytes original = test::Random(23).bytes(50'000);
+    const Bytes other(original.size(), std::byte{0xEE});
+    auto* const memory = static_cast<std::byte*>(fixture.stand_in.allocate(0, original.size()));
+    DeviceStaging& staging = fixture.pools.of(fixture.device);
+    const CancelFlag never{false};
+    for (const bool to_device : {false, true}) {
+      const auto copied = [&]() -> Bytes {
+        Bytes back(original.size());
+        if (to_device) {
+          fixture.stand_in.write(memory, other.data(), other.size());
+          copy_to_device(staging, fixture.stream, original, memory, never);
+          fixture.stand_in.read(memory, back.data(), back.size());
+        } else {
+          fixture.stand_in.write(memory, original.data(), original.size());
+          copy_from_device(staging, fixture.stream, memory, back, never);
+        }
+        return back;
+      };
+      for (const std::string& function : lines_of(fixture.stand_in.functions())) {
+        for (int64_t nth = 1; nth < 100; ++nth) {
+          CAPTURE(backend);
+          CAPTURE(to_device);
+          CAPTURE(function);
+          CAPTURE(nth);
+          fixture.pools.trim();
+          const auto before = living(fixture.stand_in);
+          const int64_t calls = fixture.stand_in.calls(function.c_str());
+          fixture.stand_in.fail(function.c_str(), nth);
+          bool failed = false;
+          try {
+            const Bytes back = copied();
+            CHECK((back == original));
+          } catch (const Error& error) {
+            failed = true;
+            CHECK((error.kind() == ErrorKind::kDevice || error.kind() == ErrorKind::kUnavailable));
+          }
+          const bool reached = fixture.stand_in.calls(function.c_str()) - calls >= nth;
+          fixture.stand_in.fail("", 0);
+          if (reached && tells_of_copies(function)) CHECK(failed);
+          CHECK(staging.pool.stats().in_use_nbytes == 0);
+          CHECK((copied() == original));
+          fixture.pools.trim();
+          if (!may_leave_behind(function)) CHECK(living(fixture.stand_in) == before);
+          if (!reached) break;
+        }
+      }
+    }
+    fixture.stand_in.release(memory);
   }
 }
 
@@ -678,6 +1047,46 @@ TEST_CASE("single tensors are copied both ways, whatever their size and place") 
     }
     fixture.stand_in.release(memory);
   }
+}
+
+TEST_CASE("many threads copy single tensors through little staging memory") {
+  for (const std::string& backend : every_backend()) {
+    CAPTURE(backend);
+    Fixture fixture(backend, 8 * kKiB);
+    DeviceStaging& staging = fixture.pools.of(fixture.device);
+    std::atomic<int> right{0};
+    std::vector<std::jthread> threads;
+    for (uint64_t seed = 0; seed < 8; ++seed) {
+      threads.emplace_back([&, seed] {
+        const CancelFlag never{false};
+        const Bytes original = test::Random(seed).bytes(100'000);
+        Bytes back(original.size());
+        auto* const memory = static_cast<std::byte*>(fixture.stand_in.allocate(0, original.size()));
+        copy_to_device(staging, std::nullopt, original, memory, never);
+        copy_from_device(staging, std::nullopt, memory, back, never);
+        fixture.stand_in.release(memory);
+        right += back == original ? 1 : 0;
+      });
+    }
+    threads.clear();
+    CHECK(right == 8);
+    CHECK(staging.pool.stats().peak_in_use_nbytes <= 8 * kKiB);
+  }
+}
+
+TEST_CASE("nothing is copied to where a device's copies can't begin") {
+  Fixture fixture("ascend");
+  auto* const memory = static_cast<std::byte*>(fixture.stand_in.allocate(0, 1000));
+  const Bytes original = test::Random(25).bytes(100);
+  const CancelFlag never{false};
+  for (const size_t begin : {1, 32, 63, 65}) {
+    const Error error = error_of([&] {
+      copy_to_device(fixture.pools.of(fixture.device), std::nullopt, original, memory + begin,
+                     never);
+    });
+    CHECK(error.kind() == ErrorKind::kInvalidArgument);
+  }
+  fixture.stand_in.release(memory);
 }
 
 }  // namespace

@@ -124,6 +124,25 @@ TEST_CASE_FIXTURE(SaveFixture,
   }
 }
 
+TEST_CASE_FIXTURE(SaveFixture, "a file counts as written when all its bytes are with the sink") {
+  for (const bool crc : {false, true}) {
+    for (const int threads : {1, 3}) {
+      Save save(parameters, {nullptr, crc, 50, threads});
+      MemorySink sink(save.file_nbytes());
+      const CopyLanes no_devices;
+      BlockFeed feed(save.image, no_devices, nullptr, save.cancel);
+      uint64_t written = 0;
+      const auto on_written = [&] {
+        CHECK(sink.commits() == 0);
+        written = save.written.load();
+      };
+      mindckpt::save(save.image, save.seal, feed, sink,
+                     {threads, save.cancel, save.written, {}, on_written}, save.stats);
+      CHECK(written == save.file_nbytes());
+    }
+  }
+}
+
 TEST_CASE("blocks that are picked keep the memory of all threads in bounds") {
   constexpr uint64_t kMiB = uint64_t{1} << 20;
   CHECK(default_block_bytes(nullptr, 1) == 4 * kMiB);
