@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import mindckpt
 from mindckpt import Parameter, load_checkpoint, load_param_into_net, nn, save_checkpoint
 from stand_in import POLICIES, TO_HOST, StandIn, StandInArray, model, stand_in
 from support import MODES, TYPE_NAMES, assert_holds
@@ -176,15 +177,53 @@ def test_a_parameter_whose_tensor_has_other_memory_now_is_saved_from_there(
     assert_holds(load_checkpoint(tmp_path / "a.ckpt"), {"w": np.full((2, 8), 7, np.float32)})
 
 
+@pytest.mark.parametrize(("rows", "nbytes"), [(1, 32), (4, 128)])
 def test_a_parameter_whose_tensor_has_another_length_now_is_refused(
-    tmp_path: pathlib.Path, device: StandIn, stream: int
+    tmp_path: pathlib.Path, device: StandIn, stream: int, rows: int, nbytes: int
 ) -> None:
-    array = device.array(np.zeros((2, 8), np.float32), stream=stream)
+    array = device.array(np.zeros((4, 8), np.float32), stream=stream)
+    array.shape = (2, 8)
     parameter = Parameter(array, name="w")
-    array.shape = (8,)
-    with pytest.raises(ValueError, match=r"save_obj\['w'\]: .* 32 bytes now, not 64"):
+    array.shape = (rows, 8)
+    with pytest.raises(ValueError, match=rf"save_obj\['w'\]: .* {nbytes} bytes now, not 64"):
         save_checkpoint([parameter], tmp_path / "a.ckpt")
     assert not list(tmp_path.iterdir())
+
+
+class Unnamed(StandInArray):
+    """Shows its memory by an interface that the engine leaves to Python: of version 2."""
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return {**super().__cuda_array_interface__, "version": 2}
+
+
+@pytest.mark.parametrize("kind", [StandInArray, Unnamed])
+@pytest.mark.parametrize("rows", [1, 4])
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_parameter_shows_no_memory_beyond_its_tensor_of_now(
+    device: StandIn, stream: int, kind: type[StandInArray], rows: int, moved: bool
+) -> None:
+    """Nor writes there, wherever the tensor has its memory by now."""
+    array = kind(device, np.zeros((4, 8), np.float32), 0, stream)
+    other = kind(device, np.ones((4, 8), np.float32), 0, stream)
+    array.shape = (2, 8)
+    parameter = Parameter(array, name="w")
+    net = nn.Cell()
+    net.w = parameter
+    if moved:
+        array.pointer, other.pointer = other.pointer, array.pointer
+    array.shape = (rows, 8)
+    with pytest.raises(ValueError, match="another length"):
+        parameter.asnumpy()
+    with pytest.raises(ValueError, match="another length"):
+        parameter.__dlpack__()
+    new = {"w": Parameter(np.full((2, 8), 7, np.float32))}
+    with pytest.raises(ValueError, match="another length"):
+        load_param_into_net(net, new)
+    array.shape = (4, 8)
+    for one in (array, other):
+        assert np.unique(one.read()).tolist() in ([0], [1])
 
 
 def test_a_stream_that_is_named_is_waited_for_beside_the_tensors_own(
@@ -312,6 +351,63 @@ def test_the_tensors_live_until_they_are_staged(
     device.stream_resume(stream)
     job.result()
     assert_holds(load_checkpoint(tmp_path / "a.ckpt"), values)
+
+
+PINNING = {"cuda": b"cuMemHostRegister_v2", "sim": b"host_register"}
+
+
+def test_a_save_without_memory_for_a_snapshot_returns_when_all_was_read(
+    tmp_path: pathlib.Path, device: StandIn, stream: int
+) -> None:
+    """And says so: 'auto' finds room for a copy neither on the device nor on the host."""
+    tensors, values = model(device, stream)
+    mindckpt.release_staging()
+    device.set_memory(1 << 20)
+    device.fail(PINNING[device.backend], 1)
+    device.stream_pause(stream)
+    later = threading.Timer(0.05, device.stream_resume, [stream])
+    later.start()
+    job = save_checkpoint(tensors, tmp_path / "a.ckpt", async_save=True)
+    assert job is not None
+    assert job.staged.done()
+    for tensor in tensors.values():
+        tensor.fill(0xEE)
+    stats = job.result()
+    later.join()
+    assert stats["snapshot"] == "none"
+    assert "too little" in stats["snapshot_reason"]
+    assert_holds(load_checkpoint(tmp_path / "a.ckpt"), values)
+
+
+def test_a_fence_waits_as_long_as_it_takes(
+    tmp_path: pathlib.Path, device: StandIn, stream: int
+) -> None:
+    """Also longer than it waits between two looks for signals: here for a tensor on the host."""
+    tensors, values = model(device, stream)
+    held_up = device.stream_create(0)
+    device.stream_pause(held_up)
+    on_host = np.arange(100)
+    job = save_checkpoint(
+        {**tensors, "host": on_host},
+        tmp_path / "a.ckpt",
+        async_save=True,
+        snapshot="lazy",
+        stream=held_up,
+    )
+    assert job is not None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mindckpt.job._POLL_SECONDS", 0.001)
+        fencing = threading.Thread(target=job.fence, args=[stream])
+        fencing.start()
+        fencing.join(0.1)
+        assert fencing.is_alive()
+        device.stream_resume(held_up)
+        fencing.join()
+    on_host.fill(0)
+    assert job.staged.done()
+    job.result()
+    device.stream_destroy(held_up)
+    assert_holds(load_checkpoint(tmp_path / "a.ckpt"), {**values, "host": np.arange(100)})
 
 
 @pytest.mark.parametrize("policy", ["sync", *POLICIES])

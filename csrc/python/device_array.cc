@@ -55,7 +55,7 @@ std::unique_ptr<DeviceArray> DeviceArray::allocate(const std::string& name, uint
 
 bool DeviceArray::refresh(const py::object& value) {
   const std::optional<ArrayInterface> shown = ArrayInterface::read(value);
-  if (!shown || shown->pointer != pointer_) return false;
+  if (!shown || shown->pointer != pointer_ || shown->nbytes != nbytes_) return false;
   stream_ = shown->stream;
   return true;
 }

@@ -27,7 +27,7 @@ class DeviceArray {
   static std::unique_ptr<DeviceArray> allocate(const std::string& name, uint64_t nbytes);
 
   // Takes the stream that the tensor's array interface names now. False where that does not show
-  // this memory.
+  // this memory, or another length of it.
   bool refresh(const pybind11::object& value);
 
   // Whether anything on the device may be writing to it. Memory that a framework shows without a
