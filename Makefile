@@ -13,7 +13,7 @@ NO_ASLR = $(shell setarch -R true 2>/dev/null && echo setarch -R)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test sanitize fuzz torture emulate lint format headers interop frameworks gpu bench clean distclean
+.PHONY: help demo test sanitize fuzz torture emulate lint format headers interop frameworks mutants gpu bench clean distclean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*  ## /  make \1\t/p' Makefile | expand -t 18
@@ -72,6 +72,10 @@ interop:  ## files exchanged with the real MindSpore, in .venv-interop
 
 frameworks:  ## what users of torch, JAX and Paddle save and load, in .venv-frameworks
 	@"$(PYTHON)" tools/frameworks.py
+
+mutants:  ## plants bugs one at a time, and tells which of them no test notices; about 10 minutes
+	@$(BOOTSTRAP) --extra test
+	$(IN_VENV) python tools/mutants.py
 
 gpu:  ## tests and benchmarks on a CUDA GPU within 9 minutes, without a network; GPU=--dry-run
 	@"$(PYTHON)" tools/gpu.py $(GPU)
