@@ -208,9 +208,9 @@ def check_unplanted(mutants: Sequence[Mutant], pool: ThreadPoolExecutor) -> None
 
     selections = sorted({tests for mutant in mutants for tests in mutant.noticed_by})
     for tests, outcome in pool.map(check, selections):
-        print(f"passes    {tests}  ({outcome.seconds:.1f} s)", flush=True)
         if not outcome.passed:
             raise MutantsError(f"{outcome.output}\nwithout any bug these fail: {tests}")
+        print(f"passes    {tests}  ({outcome.seconds:.1f} s)", flush=True)
 
 
 def survivors(mutants: Sequence[Mutant], pool: ThreadPoolExecutor) -> list[Mutant]:

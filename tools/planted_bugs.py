@@ -324,7 +324,7 @@ MUTANTS = (
         "mindckpt/checkpoint.py",
         "reader.read([], [], check_crc=True, num_threads=num_threads)",
         "pass",
-        ("pytest tests/test_load.py -k mmap",),
+        ("pytest tests/test_corruption.py tests/test_load.py -k mapped",),
     ),
     # ---- Jobs in Python
     Mutant(
@@ -342,7 +342,7 @@ MUTANTS = (
         "mindckpt/job.py",
         "self._save._asked = True",
         "pass",
-        ("pytest tests/test_async.py",),
+        ("pytest tests/test_async.py -k failure",),
     ),
     Mutant(
         "interrupted_exit_saves_on",
@@ -359,6 +359,6 @@ MUTANTS = (
         "mindckpt/job.py",
         "save._job.start(None if earlier is None else earlier._job)",
         "save._job.start(None)",
-        ("pytest tests/test_async.py -k order",),
+        ("pytest tests/test_async.py -k 'order or held_up'",),
     ),
 )

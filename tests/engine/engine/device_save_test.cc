@@ -469,7 +469,8 @@ TEST_CASE("what a save with an unknown producer has copied when the call returns
       Fixture fixture(backend);
       const DeviceParameters on_device(fixture.stand_in, parameters,
                                        [&](size_t) { return &fixture.device; });
-      for (const int32_t direction : {MINDCKPT_DEVICE_TO_HOST, MINDCKPT_DEVICE_TO_DEVICE}) {
+      for (const int32_t direction :
+           std::initializer_list<int32_t>{MINDCKPT_DEVICE_TO_HOST, MINDCKPT_DEVICE_TO_DEVICE}) {
         fixture.stand_in.set_speed(direction, 0, 0.02);
       }
       SaveRequest request = fixture.request(on_device);
@@ -1079,7 +1080,7 @@ TEST_CASE("nothing is copied to where a device's copies can't begin") {
   auto* const memory = static_cast<std::byte*>(fixture.stand_in.allocate(0, 1000));
   const Bytes original = test::Random(25).bytes(100);
   const CancelFlag never{false};
-  for (const size_t begin : {1, 32, 63, 65}) {
+  for (const size_t begin : std::initializer_list<size_t>{1, 32, 63, 65}) {
     const Error error = error_of([&] {
       copy_to_device(fixture.pools.of(fixture.device), std::nullopt, original, memory + begin,
                      never);
