@@ -221,7 +221,15 @@ void FileWriter::write_through_cache(uint64_t offset, std::span<const ByteView> 
     // kernel, where waiters spin, is worth a factor of three with two threads on ext4.
     const std::lock_guard lock(write_mutex_);
     start = Clock::now();
-    written = transfer_all(write, iovecs, offset, "write", path_);
+    try {
+      written = transfer_all(write, iovecs, offset, "write", path_);
+    } catch (const Error& error) {
+      if (error.error_number() != EFAULT) throw;
+      // No fault of the file's.
+      throw Error(
+          ErrorKind::kInvalidArgument,
+          "the memory of a tensor can't be read: it was freed while it was saved, or before");
+    }
     end = Clock::now();
   }
   if (written != nbytes) throw Error(ErrorKind::kIo, "write: no progress", path_, EIO);

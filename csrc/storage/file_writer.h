@@ -35,7 +35,8 @@ class FileWriter {
              uint64_t nbytes, const WriteOptions& options);
 
   // Writes `pieces`, one after the other, at `offset`. Safe from any thread; ranges must not
-  // overlap. Throws Error(kIo).
+  // overlap. Throws Error(kIo); Error(kInvalidArgument) for pieces that can't be read, if the
+  // system notices.
   void write_at(uint64_t offset, std::span<const ByteView> pieces);
 
   // Waits until all that was written is on storage. A file system without fdatasync is asked for

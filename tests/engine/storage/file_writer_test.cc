@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <sys/mman.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -177,6 +178,22 @@ TEST_CASE_FIXTURE(Fixture, "memory that direct writes can't read goes through th
   if (takes_direct_writes()) {
     CHECK(test::error_of([&] { file.write_at(0, {&piece, 1}); }).error_number() == EIO);
   }
+}
+
+TEST_CASE_FIXTURE(Fixture, "memory that can't be read at all is not blamed on the file") {
+  void* const pages =
+      ::mmap(nullptr, 2 * kPageBytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  REQUIRE(pages != MAP_FAILED);
+  REQUIRE(::mprotect(static_cast<std::byte*>(pages) + kPageBytes, kPageBytes, PROT_NONE) == 0);
+  const ByteView piece(static_cast<const std::byte*>(pages), 2 * kPageBytes);
+  for (const WriteOptions& options : all_options()) {
+    FileWriter file = writer(piece.size(), options);
+    const Error error = test::error_of([&] { file.write_at(0, {&piece, 1}); });
+    CHECK(error.kind() == ErrorKind::kInvalidArgument);
+    CHECK(error.path().empty());
+    CHECK(std::string(error.what()).find("memory of a tensor") != std::string::npos);
+  }
+  ::munmap(pages, 2 * kPageBytes);
 }
 
 TEST_CASE("a file system without direct writes is written to through the page cache") {
