@@ -128,6 +128,7 @@ class SaveStats(TypedDict):
     refused: str  # what the file system refused and the save did without
     snapshot: str  # 'none', 'host', 'device' or 'lazy'
     snapshot_reason: str  # why this one, where it was picked
+    in_call_reason: str  # why an asynchronous save ended within its call; SaveJob fills it in
     seconds: float  # the whole save, wall clock
     snapshot_seconds: float  # the snapshot, as far as a thread of the host did it
     staged_seconds: float  # from the call to each state
@@ -143,8 +144,19 @@ class SaveStats(TypedDict):
 class Job:
     """A save, running on a C++ thread once it is started. Destroying it cancels and joins."""
 
-    def start(self, after: Job | None) -> None:
-        """Start writing, once, when the job `after` has ended: saves to one path are ordered."""
+    def start(self, after: Job | None) -> bool:
+        """Start writing, once, when the job `after` has ended: saves to one path are ordered.
+
+        False where the system gives no thread: then `run_here` or `cancel` has to be called.
+        RuntimeError in the thread that runs `after`, which would wait for itself.
+        """
+
+    def run_here(self, look: Callable[[], object]) -> None:
+        """Write in this thread, as `start` said, unless the save was cancelled.
+
+        `look` is called ten times a second. What it or a signal's handler raises cancels the save
+        and is raised when that has ended; how the save ended is told by `result` alone.
+        """
 
     def started(self) -> bool: ...
     def wait(self, timeout: float | None = None) -> bool:

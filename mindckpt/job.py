@@ -7,6 +7,8 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from mindckpt import _core
@@ -94,9 +96,14 @@ class SaveJob:
     """One save under way, as `save_checkpoint(..., async_save=True)` returns it.
 
     What is saved are the values as of the call (with snapshot='lazy', if they stay until the
-    `fence`). The save goes on whether or not the job is kept; the interpreter waits for it at exit.
-    A failure is raised by `result()`; one that nobody asked about is raised by the next
-    `save_checkpoint`, or reported on stderr at exit.
+    `fence`). The save goes on whether or not the job is kept; the interpreter waits for it at exit,
+    and so does a child of multiprocessing. A failure is raised by `result()`; one that nobody asked
+    about is raised by the next `save_checkpoint`, or reported on stderr at exit.
+
+    There are two cases in which `save_checkpoint` returns only when the save has ended: the system
+    gives no thread (a limit of processes), or the interpreter has waited for the others already, as
+    in an exit handler that was registered before this package was imported. In the second case a
+    failure is raised at once.
 
     Attributes:
         staged: Nothing is read from the tensors any more: they may change, and be freed.
@@ -118,6 +125,7 @@ class SaveJob:
     __slots__ = (
         "__weakref__",
         "_asked",
+        "_in_call_reason",
         "_is_async",
         "_job",
         "_path",
@@ -139,6 +147,8 @@ class SaveJob:
         self._reporting = threading.Lock()
         # Whether somebody was told how it ended, as the caller of a synchronous save always is.
         self._asked = not is_async
+        # Why an asynchronous save ended before the call did.
+        self._in_call_reason = ""
         self._pid = os.getpid()
         self.staged = Milestone(self, "staged")
         self.written = Milestone(self, "written")
@@ -228,8 +238,9 @@ class SaveJob:
             retired file's blocks were written over) and `reuse_reason` (why not, where there was
             one); `refused` (what the file system refused and the save did without, such as the mode
             in 'fchmod: Operation not permitted'; '' for nothing); `snapshot` ('none', 'host',
-            'device', 'lazy') and `snapshot_reason` (why, where it was picked); wall-clock
-            `seconds`, of which `snapshot_seconds` for the snapshot (before
+            'device', 'lazy') and `snapshot_reason` (why, where it was picked); `in_call_reason`
+            (why an asynchronous save had ended when save_checkpoint returned; '' where it was not
+            to); wall-clock `seconds`, of which `snapshot_seconds` for the snapshot (before
             save_checkpoint returned, of a lazy one after) and `publish_seconds` for sync and
             rename; `staged_seconds`, `written_seconds` and `durable_seconds` from the call to each
             state (0 when not durable); and, summed over the threads, `copy_seconds` (waiting for
@@ -242,7 +253,9 @@ class SaveJob:
             RuntimeError: The save was cancelled.
         """
         self._await_end(timeout)
-        return self._job.result()
+        stats = self._job.result()
+        stats["in_call_reason"] = self._in_call_reason
+        return stats
 
     def exception(self, timeout: float | None = None) -> Exception | None:
         """Wait for the end of the save; return what `result()` would raise, None after a good end.
@@ -286,6 +299,11 @@ class SaveJob:
             return error
         return None
 
+    def _run_here(self) -> None:
+        """Save in this thread, which looks up for signals and to report progress."""
+        self._in_call_reason = "the system gives this process no thread"
+        self._job.run_here(lambda: self._call_progress(ended=False))
+
     def _abort(self) -> None:
         """Cancel and wait for the end: nothing is left behind then, and nobody is to be told."""
         self._asked = True
@@ -296,6 +314,15 @@ class SaveJob:
         running_saves.forget_settled()
 
     def _report(self, ended: bool) -> None:
+        try:
+            self._call_progress(ended)
+        except KeyboardInterrupt:
+            raise  # in the function by chance: the waiting ends, not the save
+        except BaseException:
+            self._abort()
+            raise
+
+    def _call_progress(self, ended: bool) -> None:
         # Two threads may wait for one job, and the user's function may wait for it again: one call
         # at a time.
         if self._progress is None or not self._reporting.acquire(blocking=False):
@@ -307,10 +334,9 @@ class SaveJob:
             if progress is not None:
                 progress(*self._job.progress())
         except KeyboardInterrupt:
-            raise  # in the function by chance: the waiting ends, not the save
+            raise
         except BaseException:
             self._progress = None
-            self._abort()
             raise
         finally:
             self._reporting.release()
@@ -330,19 +356,35 @@ class RunningSaves:
         # Reentrant: a signal handler may save while its thread is in here.
         self._lock = threading.RLock()
         self._jobs: list[SaveJob] = []
+        # Whether nobody will wait for a save any more that is started now.
+        self._finished = False
 
     def start(self, save: SaveJob) -> None:
-        """Start a save after those that this process has running to the same path."""
-        with self._lock:
-            self.forget_settled()
-            earlier = self._last_to(save.path)
-            save._job.start(None if earlier is None else earlier._job)
-            self._jobs.append(save)
+        """Start a save after those that this process has running to the same path.
+
+        It has ended when this returns if no thread can be had for it, or if nobody would wait for
+        it: then what went wrong is raised, as by `run`.
+        """
+        try:
+            with self._locked():
+                self.forget_settled()
+                earlier = self._last_to(save.path)
+                has_thread = save._job.start(None if earlier is None else earlier._job)
+                self._jobs.append(save)
+                nobody_waits = save._is_async and self._finished
+            if not has_thread:
+                save._run_here()
+            if nobody_waits:
+                save._in_call_reason = "the interpreter is ending"
+                save.result()
+        except BaseException:
+            save._abort()
+            raise
 
     def run(self, save: SaveJob) -> None:
         """Start a save, wait for it and raise what went wrong; interrupted, cancel it first."""
+        self.start(save)
         try:
-            self.start(save)
             save.result()
         except BaseException:
             save._abort()
@@ -358,14 +400,14 @@ class RunningSaves:
 
     def wait_for(self, path: str) -> None:
         """Wait for the saves to one path that are running, however they end."""
-        with self._lock:
+        with self._locked():
             save = self._last_to(path)
         if save is not None:
             _wait_quietly(save)
 
     def any_async(self) -> bool:
         """Whether an asynchronous save is running."""
-        with self._lock:
+        with self._locked():
             return any(save._is_async and not save.done() for save in self._jobs)
 
     def raise_untold(self) -> None:
@@ -384,21 +426,41 @@ class RunningSaves:
 
     def finish(self) -> None:
         """At exit: wait for all, and report on stderr the failures that nobody asked about."""
+        with self._locked():
+            self._finished = True
+            saves = list(self._jobs)
         try:
-            for save in list(self._jobs):
+            for save in saves:
                 _wait_quietly(save)
         except KeyboardInterrupt:
-            for save in list(self._jobs):
+            for save in saves:
                 if not save.done():
                     save._abort()
                     _complain(f"the asynchronous save to {save.path!r} was interrupted")
         for path, error in self._take_untold():
             _complain(f"the asynchronous save to {path!r} failed: {type(error).__name__}: {error}")
 
+    def finish_in_child(self) -> None:
+        """At the end of a main thread: `finish`, where the process leaves without exit handlers."""
+        process = sys.modules.get("multiprocessing.process")
+        if process is not None and process.parent_process() is not None:
+            self.finish()
+
     def forget_all(self) -> None:
         """In a forked child: the saves, and maybe the lock's holder, are threads of the parent."""
         self._lock = threading.RLock()
         self._jobs = []
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        # When the interpreter is finalizing this thread is the only one left, and one that had the
+        # lock, a daemon, will not give it back.
+        acquired = self._lock.acquire(blocking=not sys.is_finalizing())
+        try:
+            yield
+        finally:
+            if acquired:
+                self._lock.release()
 
     def _last_to(self, path: str) -> SaveJob | None:
         for save in reversed(self._jobs):
@@ -407,7 +469,7 @@ class RunningSaves:
         return None
 
     def _take_untold(self) -> list[tuple[str, Exception]]:
-        with self._lock:
+        with self._locked():
             self.forget_settled()
             failures = []
             for save in self._jobs:
@@ -421,7 +483,7 @@ class RunningSaves:
 
     def forget_settled(self) -> None:
         """Let go of the jobs that have ended and whose end somebody was told."""
-        with self._lock:
+        with self._locked():
             for save in self._jobs:
                 save._job.release_arrays()
             self._jobs = [save for save in self._jobs if not save.done() or _is_untold(save)]
@@ -444,6 +506,12 @@ def _complain(message: str) -> None:
 running_saves = RunningSaves()
 atexit.register(running_saves.finish)
 os.register_at_fork(after_in_child=running_saves.forget_all)
+# Children of multiprocessing leave by os._exit, in most versions of Python without a call of what
+# is registered with atexit, but after the end of their threads.
+try:
+    threading._register_atexit(running_saves.finish_in_child)  # type: ignore[attr-defined]
+except RuntimeError:  # imported in an exit handler
+    running_saves.finish()
 
 
 def async_ckpt_thread_status() -> bool:

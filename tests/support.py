@@ -137,3 +137,22 @@ def start_python(code: str, *arguments: object) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+# Code for a fresh interpreter: after no_threads() the system gives it no more, as at a limit of
+# processes, which does not hold for root. Their stacks would have to be larger than any memory.
+NO_THREADS = """
+def no_threads():
+    import ctypes
+    libc = ctypes.CDLL(None)
+    attributes = ctypes.create_string_buffer(64)  # of 56 bytes, or 64 on aarch64
+    assert libc.pthread_attr_init(attributes) == 0
+    assert libc.pthread_attr_setstacksize(attributes, ctypes.c_size_t(1 << 50)) == 0
+    assert libc.pthread_setattr_default_np(attributes) == 0
+    import threading
+    try:
+        threading.Thread(target=print).start()
+    except RuntimeError:
+        return
+    raise SystemExit("a thread was to be had")
+"""

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import pytest
 
 import mindckpt
 from mindckpt import SaveJob, async_ckpt_thread_status, load_checkpoint, save_checkpoint
+from stand_in import StandIn
 from support import MODES, Array, assert_silent_about, run_python, start_python
 
 KEY = bytes(16)
@@ -177,6 +178,29 @@ def test_saves_to_one_path_land_in_the_order_they_were_asked_for(tmp_path: Path)
     assert os.listdir(tmp_path) == ["a.ckpt"]
 
 
+def test_a_save_is_held_up_by_one_to_its_path_that_is_held_up(
+    tmp_path: Path, device: StandIn, stream: int
+) -> None:
+    """Its tensor's stream is paused: it cannot end before that goes on."""
+    path = tmp_path / "a.ckpt"
+    first_value = device.array(np.full(1000, 1, np.float32), stream=stream)
+    device.stream_pause(stream)
+    try:
+        first = started({"w": first_value}, path, stream=stream, snapshot="lazy")
+        second = started({"w": np.full(9, 2)}, path)
+        other = started({"w": np.full(9, 3)}, tmp_path / "b.ckpt")
+        other.result()  # which is not held up: the second would have been through as well
+        assert not second.wait(0.3)
+        assert not first.done()
+        assert not path.exists()
+    finally:
+        device.stream_resume(stream)
+    second.result()
+    assert first.done()
+    first.result()
+    assert value_in(path) == 2
+
+
 def test_a_sync_save_comes_after_a_running_one_to_the_same_path(tmp_path: Path) -> None:
     """By another name of it, too."""
     path = tmp_path / "a.ckpt"
@@ -323,6 +347,20 @@ else:
 def test_a_failure_that_was_asked_about_is_not_raised_again(tmp_path: Path) -> None:
     code = """
 assert isinstance(fail("broken.ckpt").exception(), OSError)
+works()
+"""
+    assert run_python(FAILING + code, tmp_path).stderr == ""
+
+
+@pytest.mark.parametrize("ask", ["result()", "exception()"])
+def test_a_failure_that_a_milestone_told_is_not_raised_again(tmp_path: Path, ask: str) -> None:
+    code = f"""
+job = fail("broken.ckpt")
+try:
+    error = job.durable.{ask}
+except OSError as raised:
+    error = raised
+assert isinstance(error, OSError), error
 works()
 """
     assert run_python(FAILING + code, tmp_path).stderr == ""
@@ -554,6 +592,27 @@ def test_progress_of_an_async_save_is_told_by_its_wait(tmp_path: Path) -> None:
     length = (tmp_path / "a.ckpt").stat().st_size
     assert calls[-1] == (length, length, threading.get_ident())
     assert {caller for _, _, caller in calls} == {threading.get_ident()}
+
+
+@pytest.mark.parametrize("wait", [SaveJob.wait, SaveJob.result])
+def test_an_error_in_progress_while_waiting_for_an_async_save_cancels_it(
+    tmp_path: Path, wait: Callable[[SaveJob], object]
+) -> None:
+    path = tmp_path / "a.ckpt"
+    huge = np.broadcast_to(np.float64(2), (300_000_000,))  # 2.4 GB of file
+
+    def progress(written: int, total: int) -> None:
+        assert written < total
+        raise ValueError("enough")
+
+    job = started(
+        {"w": huge}, path, progress=progress, snapshot="lazy", num_threads=1, block_bytes=65536
+    )
+    with pytest.raises(ValueError, match="enough"):
+        wait(job)
+    assert job.done()
+    assert isinstance(job.exception(), RuntimeError)
+    assert os.listdir(tmp_path) == []
 
 
 def test_other_python_threads_run_during_a_save(tmp_path: Path) -> None:

@@ -1,17 +1,43 @@
 #include "base/workers.h"
 
+#include <pthread.h>
 #include <sched.h>
 
 #include <algorithm>
 #include <exception>
 #include <mutex>
-#include <system_error>
-#include <thread>
 #include <vector>
 
 #include "base/error.h"
 
 namespace mindckpt {
+
+namespace {
+
+constexpr std::chrono::milliseconds kLookInterval{100};
+
+thread_local LookUp* look_up = nullptr;
+
+std::atomic<int> threads{0};
+std::atomic<bool> ending{false};
+
+const bool forgets_at_fork = ::pthread_atfork(nullptr, nullptr, [] { threads.store(0); }) == 0;
+
+}  // namespace
+
+CountedThread::CountedThread() noexcept { threads.fetch_add(1); }
+
+CountedThread::~CountedThread() {
+  if (counts_) threads.fetch_sub(1);
+}
+
+void end_threads() noexcept {
+  ending.store(true);
+  while (forgets_at_fork && threads.load() > 0) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  ending.store(false);
+}
 
 int default_num_threads() {
   cpu_set_t allowed;
@@ -21,8 +47,28 @@ int default_num_threads() {
   return std::clamp(cpus, 1, 8);
 }
 
+LookUp::LookUp(std::function<void()> look)
+    : look_(std::move(look)),
+      due_(std::chrono::steady_clock::now() + kLookInterval),
+      outer_(std::exchange(look_up, this)) {}
+
+LookUp::~LookUp() { look_up = outer_; }
+
+void LookUp::look_if_due() {
+  if (std::chrono::steady_clock::now() < due_) return;
+  look_up = nullptr;
+  look_();
+  look_up = this;
+  due_ = std::chrono::steady_clock::now() + kLookInterval;
+}
+
+bool is_cancelled(const CancelFlag& cancel) {
+  return cancel.load(std::memory_order_relaxed) || ending.load(std::memory_order_relaxed);
+}
+
 void check_not_cancelled(const CancelFlag& cancel) {
-  if (cancel.load(std::memory_order_relaxed)) throw Error(ErrorKind::kCancelled, "cancelled");
+  if (look_up != nullptr) look_up->look_if_due();
+  if (is_cancelled(cancel)) throw Error(ErrorKind::kCancelled, "cancelled");
 }
 
 void for_each_item(uint64_t begin, uint64_t end, int num_threads, const CancelFlag& cancel,
@@ -58,12 +104,10 @@ void for_each_item(uint64_t begin, uint64_t end, int num_threads, const CancelFl
   const uint64_t useful = std::min<uint64_t>(static_cast<uint64_t>(num_threads), end - begin);
   std::vector<std::jthread> helpers;
   helpers.reserve(useful);
-  try {
-    for (int worker = 1; worker < static_cast<int>(useful); ++worker) {
-      helpers.emplace_back(work, worker);
-    }
-  } catch (const std::system_error&) {
-    // No more threads to be had: the ones that started, and this one, do the work.
+  for (int worker = 1; worker < static_cast<int>(useful); ++worker) {
+    std::optional<std::jthread> helper = start_thread([&work, worker] { work(worker); });
+    if (!helper) break;  // the ones that started, and this one, do the work
+    helpers.push_back(std::move(*helper));
   }
   work(0);
   helpers.clear();  // joins

@@ -72,7 +72,7 @@ StagingPool::Lease StagingPool::acquire(uint64_t nbytes, const CancelFlag& cance
       waited = true;
       // Woken by leases that come back; looks up by itself to see a cancel.
       room_.wait_for(lock, std::chrono::milliseconds(50));
-      check_not_cancelled(cancel);
+      if (is_cancelled(cancel)) throw Error(ErrorKind::kCancelled, "cancelled");
     }
   } catch (...) {
     leave();

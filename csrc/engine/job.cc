@@ -184,22 +184,50 @@ void SaveJob::begin_lazy_snapshot() {
 
 SaveJob::~SaveJob() {
   cancel();
-  if (thread_.joinable()) thread_.join();
+  thread_.reset();  // joins
 }
 
-void SaveJob::start(std::shared_ptr<SaveJob> after) {
-  MINDCKPT_CHECK(!thread_.joinable());
+bool SaveJob::start(std::shared_ptr<SaveJob> after) {
+  if (after != nullptr && !after->done() && after->runs_here()) {
+    throw Error(ErrorKind::kInternal,
+                "the thread that makes a save can't start another one to the same file meanwhile");
+  }
+  MINDCKPT_CHECK(!started_.exchange(true));
   after_ = std::move(after);
-  thread_ = std::thread([this] { run(); });
+  thread_ = start_thread([this] { run(); });
+  if (!thread_) is_left_to_caller_.store(true);
+  return thread_.has_value();
+}
+
+void SaveJob::run_here(const std::function<void()>& look) {
+  if (!is_left_to_caller_.exchange(false)) return;
+  const LookUp looking(look);
+  run();
+}
+
+void SaveJob::cancel() noexcept {
+  cancel_.store(true, std::memory_order_relaxed);
+  if (!is_left_to_caller_.exchange(false)) return;
+  try {
+    check_not_cancelled(cancel_);
+  } catch (...) {
+    error_ = std::current_exception();
+  }
+  end();
 }
 
 void SaveJob::run() noexcept {
+  runner_.store(std::this_thread::get_id());
   try {
     run_save();
     if (request_.durable) reach(SaveState::kDurable);
   } catch (...) {
     error_ = std::current_exception();
   }
+  end();
+}
+
+void SaveJob::end() noexcept {
   // A finished job may be kept for long; its key, its data and its predecessors need not be.
   after_.reset();
   release();
@@ -211,7 +239,7 @@ void SaveJob::run() noexcept {
 
 void SaveJob::run_save() {
   // Watches the snapshot while this thread may have to wait for another save, and then writes.
-  std::jthread watcher;
+  std::optional<std::jthread> watcher;
   if (request_.snapshot == SnapshotPolicy::kLazy) {
     const auto start = Clock::now();
     begin_lazy_snapshot();
@@ -224,14 +252,16 @@ void SaveJob::run_save() {
                                         request_.trace ? &trace_ : nullptr);
   }
   if (staged_by_snapshot_ && !settled(SaveState::kStaged)) {
-    watcher = std::jthread([this] {
+    const auto watch = [this] {
       try {
         snapshot_->wait_until_copied();
         reach(SaveState::kStaged);
       } catch (const Error&) {
         // Then it is staged when every block was read, or not at all.
       }
-    });
+    };
+    watcher = start_thread(watch);
+    if (!watcher) watch();
   }
   wait_for_predecessor();
   const auto start = Clock::now();
@@ -250,7 +280,7 @@ void SaveJob::run_save() {
   stats_.reused = file.reuses();
   stats_.reuse_reason = file.why_not_reused();
   stats_.refused = file.refused();
-  if (watcher.joinable()) watcher.join();
+  watcher.reset();  // joins
   stats_.seconds += seconds_since(start);
   for (const SaveState state : {SaveState::kStaged, SaveState::kWritten}) {
     MINDCKPT_CHECK(settled(state));
@@ -351,7 +381,10 @@ bool SaveJob::wait_until(const std::atomic<bool>& flag, std::optional<Clock::tim
     throw Error(ErrorKind::kInternal,
                 "a save that was started before a fork goes on in the parent");
   }
-  MINDCKPT_CHECK(thread_.joinable());  // one that was never started would not end
+  MINDCKPT_CHECK(started_.load());  // one that was never started would not end
+  if (runs_here()) {
+    throw Error(ErrorKind::kInternal, "the thread that makes a save can't wait for it");
+  }
   std::unique_lock lock(mutex_);
   if (!deadline) {
     changed_.wait(lock, is_set);

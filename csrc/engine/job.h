@@ -8,6 +8,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <exception>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -62,7 +63,8 @@ struct SaveRequest {
 };
 
 // One save: planned (and its snapshot begun) by the constructor, then running on a thread of its
-// own. Payloads that the snapshot does not cover must stay alive and unchanged until it is staged.
+// own, or its caller's where none can be had. Payloads that the snapshot does not cover must stay
+// alive and unchanged until it is staged.
 class SaveJob {
  public:
   explicit SaveJob(SaveRequest request);
@@ -70,10 +72,16 @@ class SaveJob {
   SaveJob(const SaveJob&) = delete;
   SaveJob& operator=(const SaveJob&) = delete;
 
-  // Once. `after`, when there is one, is waited for first, on the new thread.
-  void start(std::shared_ptr<SaveJob> after);
+  // Once. `after`, when there is one, is waited for first, on the new thread. False where the
+  // system gives no thread: then whoever called this calls run_here(), or cancel(). Throws
+  // Error(kInternal) on the thread that runs `after`, which can't end then.
+  bool start(std::shared_ptr<SaveJob> after);
+  // Runs the save to its end, however that is, while `look` looks up from it, see LookUp. Nothing
+  // where it was cancelled before.
+  void run_here(const std::function<void()>& look);
 
-  // True once it is done, well or not; waits for that, at most until `deadline`.
+  // True once it is done, well or not; waits for that, at most until `deadline`. Throws
+  // Error(kInternal) on the thread that runs it, for which there is nothing to wait for.
   bool wait(std::optional<Clock::time_point> deadline);
   // True once a state is reached, or can't be any more.
   bool wait(SaveState state, std::optional<Clock::time_point> deadline);
@@ -95,8 +103,9 @@ class SaveJob {
   // Whether the caller has to wait until it is staged, because there was no memory for a snapshot.
   bool is_synchronous() const noexcept { return is_synchronous_; }
 
-  // Stops at the next block, or before the file takes its name; nothing is published then.
-  void cancel() noexcept { cancel_.store(true, std::memory_order_relaxed); }
+  // Stops at the next block, or before the file takes its name; nothing is published then. A job
+  // that was left to run_here() and has not begun is done at once.
+  void cancel() noexcept;
 
   uint64_t written_nbytes() const { return written_.load(std::memory_order_relaxed); }
   uint64_t file_nbytes() const { return file_nbytes_; }
@@ -120,6 +129,8 @@ class SaveJob {
   void begin_lazy_snapshot();
   void run() noexcept;
   void run_save();
+  void end() noexcept;
+  bool runs_here() const { return runner_.load() == std::this_thread::get_id(); }
   void wait_for_predecessor();
   bool wait_until(const std::atomic<bool>& flag, std::optional<Clock::time_point> deadline);
   const Milestone& milestone(SaveState state) const {
@@ -155,7 +166,10 @@ class SaveJob {
   std::atomic<bool> done_{false};
   std::exception_ptr error_;
   pid_t process_;
-  std::thread thread_;
+  std::atomic<bool> started_{false};
+  std::atomic<bool> is_left_to_caller_{false};  // until it is begun
+  std::atomic<std::thread::id> runner_{};
+  std::optional<std::jthread> thread_;
 };
 
 }  // namespace mindckpt

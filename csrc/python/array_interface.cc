@@ -4,6 +4,8 @@
 #include <charconv>
 #include <utility>
 
+#include "python/gil.h"
+
 namespace py = pybind11;
 
 namespace mindckpt {
@@ -107,8 +109,10 @@ std::optional<ArrayInterface> parse(PyObject* interface) {
 }  // namespace
 
 std::optional<ArrayInterface> ArrayInterface::read(py::handle value) {
-  const auto interface =
-      py::reinterpret_steal<py::object>(PyObject_GetAttr(value.ptr(), names().interface));
+  // A property of the value's is Python code.
+  PyObject* const got =
+      call_or_park([&] { return PyObject_GetAttr(value.ptr(), names().interface); });
+  const auto interface = py::reinterpret_steal<py::object>(got);
   std::optional<ArrayInterface> shown;
   if (interface && PyDict_CheckExact(interface.ptr())) shown = parse(interface.ptr());
   // Any number that makes no sense, too, is left to whoever can say what is wrong with it.

@@ -9,6 +9,7 @@
 #include "base/workers.h"
 #include "engine/device_copy.h"
 #include "python/array_interface.h"
+#include "python/gil.h"
 #include "python/runtime.h"
 
 namespace py = pybind11;
@@ -30,7 +31,7 @@ std::unique_ptr<DeviceArray> DeviceArray::find(uintptr_t pointer, uint64_t nbyte
   if (name) {
     device = &named_device(*name);
   } else {
-    const py::gil_scoped_release release;
+    const GilRelease release;
     device = runtime().devices.device_of(reinterpret_cast<const void*>(pointer));
   }
   if (device == nullptr) return nullptr;
@@ -41,7 +42,7 @@ std::unique_ptr<DeviceArray> DeviceArray::allocate(const std::string& name, uint
   const Device& device = named_device(name);
   std::unique_ptr<DeviceMemory> memory;
   {
-    const py::gil_scoped_release release;
+    const GilRelease release;
     memory = std::make_unique<DeviceMemory>(device, nbytes);
   }
   const auto pointer = reinterpret_cast<uintptr_t>(memory->data());
@@ -61,7 +62,7 @@ bool DeviceArray::refresh(const py::object& value) {
 }
 
 void DeviceArray::sync() const {
-  const py::gil_scoped_release release;
+  const GilRelease release;
   if (has_unknown_writer()) device_->sync();
   if (!stream_) return;
   const DeviceBinding binding(*device_);
@@ -71,7 +72,7 @@ void DeviceArray::sync() const {
 py::array_t<uint8_t> DeviceArray::to_host() const {
   auto buffer = std::make_unique<Buffer>(nbytes_);
   {
-    const py::gil_scoped_release release;
+    const GilRelease release;
     const CancelFlag never{false};
     if (has_unknown_writer()) device_->sync();
     copy_from_device(runtime().staging.of(*device_), stream(),
@@ -88,7 +89,7 @@ void DeviceArray::assign(const py::array& from) const {
     throw py::value_error("only a contiguous array of the same length can be assigned");
   }
   const ByteView bytes(static_cast<const std::byte*>(from.data()), nbytes_);
-  const py::gil_scoped_release release;
+  const GilRelease release;
   const CancelFlag never{false};
   if (has_unknown_writer()) device_->sync();
   copy_to_device(runtime().staging.of(*device_), stream(), bytes,
@@ -105,7 +106,7 @@ const Device& named_device(const std::string& name) {
       throw py::value_error("no device is called '" + name + "'");
     }
   }
-  const py::gil_scoped_release release;
+  const GilRelease release;
   return runtime().devices.device(std::string_view(name).substr(0, colon), ordinal);
 }
 

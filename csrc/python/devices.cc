@@ -8,6 +8,7 @@
 #include "python/arguments.h"
 #include "python/bind.h"
 #include "python/device_array.h"
+#include "python/gil.h"
 #include "python/runtime.h"
 
 namespace py = pybind11;
@@ -19,7 +20,7 @@ py::list backends() {
   using namespace py::literals;
   std::vector<BackendInfo> found;
   {
-    const py::gil_scoped_release release;
+    const GilRelease release;
     found = runtime().devices.list();
   }
   py::list list;
@@ -39,7 +40,7 @@ void add_backend(const py::capsule& capsule, const std::string& origin) {
 
 std::string load_backend(const py::str& path) {
   const std::string resolved = file_system_path(path);
-  const py::gil_scoped_release release;
+  const GilRelease release;
   return runtime().devices.load_plugin(resolved);
 }
 
@@ -53,7 +54,7 @@ py::list staging_stats() {
   };
   std::vector<Row> rows;
   {
-    const py::gil_scoped_release release;  // a pool may be pinning memory at the moment
+    const GilRelease release;  // a pool may be pinning memory at the moment
     const HostSnapshotMemory::Stats host = runtime().staging.host_snapshots().stats();
     if (host.nbytes > 0) {
       rows.push_back({"cpu", {host.limit_nbytes, 0, 0, 0, 0, 0}, host.nbytes, host.kept_nbytes});
@@ -102,15 +103,14 @@ void bind_devices(py::module_& module) {
       [](int32_t type) { return runtime().devices.name_of_dlpack_type(type); }, "type"_a);
   module.def("check_device", [](const std::string& name) { named_device(name); }, "name"_a);
   module.def("staging_stats", &staging_stats);
-  module.def(
-      "trim_staging", [] { runtime().staging.trim(); }, py::call_guard<py::gil_scoped_release>());
+  module.def("trim_staging", [] { runtime().staging.trim(); }, py::call_guard<GilRelease>());
   module.def(
       "set_staging_limit", [](uint64_t nbytes) { runtime().staging.set_limit(nbytes); }, "nbytes"_a,
-      py::call_guard<py::gil_scoped_release>());
+      py::call_guard<GilRelease>());
   module.def(
       "set_snapshot_limit",
       [](uint64_t nbytes) { runtime().staging.host_snapshots().set_limit(nbytes); }, "nbytes"_a,
-      py::call_guard<py::gil_scoped_release>());
+      py::call_guard<GilRelease>());
 }
 
 }  // namespace mindckpt

@@ -13,6 +13,7 @@
 #include "python/bind.h"
 #include "python/device_array.h"
 #include "python/dlpack.h"
+#include "python/gil.h"
 
 namespace py = pybind11;
 
@@ -159,8 +160,8 @@ py::capsule to_dlpack(const py::object& array, std::vector<int64_t> shape,
                               0};
   exported->managed.manager = exported.get();
   exported->managed.deleter = [](dlpack::ManagedTensor* managed) {
-    if (!Py_IsInitialized()) return;       // some are freed after the interpreter has ended
-    const py::gil_scoped_acquire acquire;  // and some on threads of their framework
+    if (!Py_IsInitialized()) return;  // some are freed after the interpreter has ended
+    const GilAcquire acquire;         // and some on threads of their framework
     delete static_cast<Exported*>(managed->manager);
   };
   py::capsule capsule(&exported->managed, "dltensor", [](PyObject* unused) {

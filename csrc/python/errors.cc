@@ -2,8 +2,11 @@
 
 #include <pybind11/pybind11.h>
 
+#include <new>
+
 #include "base/error.h"
 #include "python/arguments.h"
+#include "python/gil.h"
 
 namespace py = pybind11;
 
@@ -12,7 +15,10 @@ namespace {
 
 void set_python_error(const Error& error) {
   const auto raise = [&](const char* name) {
-    const py::object type = py::module_::import("mindckpt.errors").attr(name);
+    const auto module = py::reinterpret_steal<py::object>(
+        call_or_park([] { return PyImport_ImportModule("mindckpt.errors"); }));
+    if (!module) throw py::error_already_set();
+    const py::object type = module.attr(name);
     py::str message(error.what());
     if (!error.path().empty()) message = decoded_path(error.path()) + py::str(": ") + message;
     PyErr_SetObject(type.ptr(), message.ptr());
@@ -54,6 +60,8 @@ void translate_error(std::exception_ptr thrown) {
     } catch (py::error_already_set& failed) {
       failed.restore();
     }
+  } catch (const std::bad_alloc&) {
+    PyErr_SetString(PyExc_MemoryError, "the system gives this process no more memory");
   }
 }
 

@@ -21,6 +21,8 @@
 #include "python/array_memory.h"
 #include "python/bind.h"
 #include "python/device_array.h"
+#include "python/gil.h"
+#include "python/interrupt.h"
 #include "python/runtime.h"
 #include "storage/mapping.h"
 
@@ -29,27 +31,29 @@ namespace py = pybind11;
 namespace mindckpt {
 namespace {
 
-// Runs `work(cancel)` on another thread while this one, without the GIL, looks for signals.
+// Runs `work(cancel)` without the GIL, on another thread while this one looks for signals; on this
+// one, which looks up from it, where no thread can be had.
 template <typename Work>
 void run_interruptibly(const Work& work) {
   CancelFlag cancel{false};
-  std::future<void> running;
+  std::packaged_task<void()> task([&] { work(cancel); });
+  std::future<void> running = task.get_future();
+  Interrupt interrupt;
   {
-    const py::gil_scoped_release release;
-    running = std::async(std::launch::async, [&] { work(cancel); });
-  }
-  while (true) {
-    {
-      const py::gil_scoped_release release;
-      if (running.wait_for(std::chrono::milliseconds(100)) == std::future_status::ready) break;
+    GilRelease release;
+    const auto look = [&] {
+      release.with_gil([&] {
+        if (interrupt.look()) cancel.store(true, std::memory_order_relaxed);
+      });
+    };
+    const std::optional<std::jthread> thread = start_thread([&] { task(); });
+    if (!thread) {
+      const LookUp looking(look);
+      task();
     }
-    if (PyErr_CheckSignals() != 0) {
-      cancel.store(true, std::memory_order_relaxed);
-      const py::gil_scoped_release release;
-      running.wait();
-      throw py::error_already_set();
-    }
+    while (running.wait_for(std::chrono::milliseconds(100)) != std::future_status::ready) look();
   }
+  interrupt.raise();
   running.get();
 }
 

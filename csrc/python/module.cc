@@ -7,6 +7,7 @@
 
 #include "base/cpu.h"
 #include "base/error.h"
+#include "base/workers.h"
 #include "checksum/crc32.h"
 #include "cipher/sm4.h"
 #include "engine/speed.h"
@@ -14,6 +15,7 @@
 #include "python/arguments.h"
 #include "python/bind.h"
 #include "python/errors.h"
+#include "python/gil.h"
 
 #define MINDCKPT_STRINGIFY(text) #text
 #define MINDCKPT_STRING(text) MINDCKPT_STRINGIFY(text)
@@ -38,7 +40,7 @@ double cipher_seconds_of(const std::string& mode, const py::bytes& key, uint64_t
                          int num_threads, bool opening) {
   const auto cipher = make_cipher(key, mode);
   const int threads = checked_num_threads(num_threads);
-  const py::gil_scoped_release release;
+  const GilRelease release;
   return cipher_seconds(*cipher, nbytes, threads, opening);
 }
 
@@ -50,7 +52,7 @@ double crc32_seconds_of(const py::buffer& data, int num_threads) {
   const ByteView bytes(static_cast<const std::byte*>(info.ptr),
                        static_cast<size_t>(info.size * info.itemsize));
   const int threads = checked_num_threads(num_threads);
-  const py::gil_scoped_release release;
+  const GilRelease release;
   return crc32_seconds(bytes, threads);
 }
 
@@ -66,6 +68,8 @@ PYBIND11_MODULE(_core, module) {
     mindckpt::crc32_provider();
   } catch (const mindckpt::Error&) {
   }
+  // At the very end of the interpreter, when daemon threads are gone but not what they had begun.
+  Py_AtExit(mindckpt::end_threads);
   mindckpt::bind_devices(module);
   mindckpt::bind_saving(module);
   mindckpt::bind_loading(module);

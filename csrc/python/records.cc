@@ -11,6 +11,7 @@
 #include "image/element_type.h"
 #include "python/array_interface.h"
 #include "python/device_array.h"
+#include "python/gil.h"
 #include "python/runtime.h"
 
 namespace py = pybind11;
@@ -158,7 +159,12 @@ class Reader {
   }
 
   void resolve(size_t i) {
-    const py::object record = resolve_(payloads_.kept[i]);
+    PyObject* const made = call_or_park([&] {
+      return PyObject_CallOneArg(resolve_.ptr(),
+                                 PyList_GET_ITEM(payloads_.kept.ptr(), static_cast<Py_ssize_t>(i)));
+    });
+    if (made == nullptr) throw py::error_already_set();
+    const auto record = py::reinterpret_steal<py::object>(made);
     payloads_.kept[i] = record;
     if (!read_known(i, as_record(record))) {
       throw py::type_error("a record's payload is nothing that can be saved");
@@ -176,7 +182,7 @@ class Reader {
     if (pointers.empty()) return;
     std::vector<Device*> devices;
     {
-      const py::gil_scoped_release release;
+      const GilRelease release;
       devices = runtime().devices.devices_of(pointers);
     }
     std::vector<Found> unresolved;

@@ -13,6 +13,8 @@
 #include "python/arguments.h"
 #include "python/bind.h"
 #include "python/device_array.h"
+#include "python/gil.h"
+#include "python/interrupt.h"
 #include "python/records.h"
 #include "python/runtime.h"
 #include "storage/leftovers.h"
@@ -29,14 +31,14 @@ py::dict stats_dict(const std::string& path, const SaveStats& stats) {
       "payload_nbytes"_a = stats.payload_nbytes, "records"_a = stats.records,
       "blocks"_a = stats.blocks, "num_threads"_a = stats.num_threads, "durable"_a = stats.durable,
       "snapshot"_a = stats.snapshot, "snapshot_reason"_a = stats.snapshot_reason,
-      "seconds"_a = stats.seconds, "snapshot_seconds"_a = stats.snapshot_seconds,
-      "staged_seconds"_a = stats.staged_seconds, "written_seconds"_a = stats.written_seconds,
-      "durable_seconds"_a = stats.durable_seconds, "copy_seconds"_a = stats.copy_seconds,
-      "fill_seconds"_a = stats.fill_seconds, "checksum_seconds"_a = stats.checksum_seconds,
-      "seal_seconds"_a = stats.seal_seconds, "write_seconds"_a = stats.write_seconds,
-      "publish_seconds"_a = stats.publish_seconds, "write_way"_a = stats.write_way,
-      "reused"_a = stats.reused, "reuse_reason"_a = stats.reuse_reason,
-      "refused"_a = stats.refused);
+      "in_call_reason"_a = "", "seconds"_a = stats.seconds,
+      "snapshot_seconds"_a = stats.snapshot_seconds, "staged_seconds"_a = stats.staged_seconds,
+      "written_seconds"_a = stats.written_seconds, "durable_seconds"_a = stats.durable_seconds,
+      "copy_seconds"_a = stats.copy_seconds, "fill_seconds"_a = stats.fill_seconds,
+      "checksum_seconds"_a = stats.checksum_seconds, "seal_seconds"_a = stats.seal_seconds,
+      "write_seconds"_a = stats.write_seconds, "publish_seconds"_a = stats.publish_seconds,
+      "write_way"_a = stats.write_way, "reused"_a = stats.reused,
+      "reuse_reason"_a = stats.reuse_reason, "refused"_a = stats.refused);
 }
 
 SaveState parse_state(const std::string& name) {
@@ -58,34 +60,59 @@ class PyJob {
       new std::shared_ptr<SaveJob>(std::move(job_));
       return;
     }
-    const py::gil_scoped_release release;
-    // A later job that waits for this one keeps the SaveJob, but not the arrays.
-    if (started_) {
-      job_->cancel();
-      job_->wait(std::nullopt);
+    {
+      const GilRelease release;
+      // A later job that waits for this one keeps the SaveJob, but not the arrays.
+      if (started_) {
+        job_->cancel();
+        job_->wait(std::nullopt);
+      }
+      job_.reset();
     }
-    job_.reset();
+    drop_arrays();
   }
   PyJob(const PyJob&) = delete;
   PyJob& operator=(const PyJob&) = delete;
 
-  void start(const PyJob* after) {
+  // False where no thread can be had for it: then run_here() is to be called.
+  bool start(const PyJob* after) {
     if (started_) throw std::runtime_error("the job was started already");
-    const py::gil_scoped_release release;
-    job_->start(after != nullptr ? after->job_ : nullptr);
+    const GilRelease release;
+    const bool runs = job_->start(after != nullptr ? after->job_ : nullptr);
     started_ = true;
+    return runs;
+  }
+  // Calls `look` ten times a second; what it raises, or a signal's handler, cancels the save and is
+  // thrown at the end. How the save ends is told by result().
+  void run_here(const py::function& look) {
+    check_started();
+    const std::shared_ptr<SaveJob> job = job_;
+    Interrupt interrupt;
+    {
+      GilRelease release;
+      job->run_here([&] {
+        release.with_gil([&] {
+          if (interrupt.look(look)) job->cancel();
+        });
+      });
+    }
+    interrupt.raise();
   }
 
+  // A thread that waits at the end of the interpreter never comes back, and the last to keep the
+  // job may be gone by then: so whoever waits keeps it.
   bool wait(std::optional<double> timeout) const {
     check_started();
-    const py::gil_scoped_release release;
-    return job_->wait(deadline(timeout));
+    const std::shared_ptr<SaveJob> job = job_;
+    const GilRelease release;
+    return job->wait(deadline(timeout));
   }
   bool wait_for(const std::string& name, std::optional<double> timeout) const {
     check_started();
     const SaveState state = parse_state(name);
-    const py::gil_scoped_release release;
-    return job_->wait(state, deadline(timeout));
+    const std::shared_ptr<SaveJob> job = job_;
+    const GilRelease release;
+    return job->wait(state, deadline(timeout));
   }
   bool settled(const std::string& state) const { return job_->settled(parse_state(state)); }
   std::optional<double> reached(const std::string& state) const {
@@ -99,16 +126,20 @@ class PyJob {
     check_started();
     const Device* device = device_name ? &named_device(*device_name) : device_;
     if (device == nullptr) throw py::value_error("the save is from no device: no stream can wait");
-    const py::gil_scoped_release release;
-    return job_->fence({device, reinterpret_cast<void*>(stream)}, *deadline(timeout));
+    const std::shared_ptr<SaveJob> job = job_;
+    const GilRelease release;
+    return job->fence({device, reinterpret_cast<void*>(stream)}, *deadline(timeout));
   }
   // What is not read any more need not be kept.
   void release_arrays() {
-    if (job_->settled(SaveState::kStaged)) arrays_ = py::none();
+    if (job_->settled(SaveState::kStaged)) drop_arrays();
   }
   bool started() const { return started_; }
   bool done() const { return job_->done(); }
-  void cancel() const { job_->cancel(); }
+  void cancel() const {
+    const GilRelease release;  // the end of one that nobody runs may wait for devices
+    job_->cancel();
+  }
   std::pair<uint64_t, uint64_t> progress() const {
     return {job_->written_nbytes(), job_->file_nbytes()};
   }
@@ -125,6 +156,11 @@ class PyJob {
  private:
   void check_started() const {
     if (!started_) throw std::runtime_error("the job was not started");
+  }
+  // What goes with an array may be Python code.
+  void drop_arrays() {
+    PyObject* const dropped = arrays_.release().ptr();
+    call_or_park([&] { Py_XDECREF(dropped); });
   }
   static std::optional<Clock::time_point> deadline(std::optional<double> timeout) {
     if (!timeout) return std::nullopt;
@@ -182,7 +218,7 @@ std::unique_ptr<PyJob> prepare_save(const py::sequence& records, const py::funct
                       request.snapshot != SnapshotPolicy::kLazy;
   std::shared_ptr<SaveJob> job;
   {
-    const py::gil_scoped_release release;
+    const GilRelease release;
     job = std::make_shared<SaveJob>(std::move(request));
   }
   return std::make_unique<PyJob>(std::move(job), resolved,
@@ -208,6 +244,7 @@ void bind_saving(py::module_& module) {
   using namespace py::literals;
   py::class_<PyJob>(module, "Job")
       .def("start", &PyJob::start, "after"_a.none(true))
+      .def("run_here", &PyJob::run_here, "look"_a)
       .def("started", &PyJob::started)
       .def("wait", &PyJob::wait, "timeout"_a = py::none())
       .def("done", &PyJob::done)

@@ -15,9 +15,10 @@ namespace mindckpt {
 
 namespace {
 
-// In a forked child it counts threads that are not there: then whoever waits for them does so in
-// vain, for as long as it is ready to.
+// Threads of this process that are at it. A forked child has none of its parent's.
 std::atomic<int> releases{0};
+
+const bool forgets_at_fork = ::pthread_atfork(nullptr, nullptr, [] { releases.store(0); }) == 0;
 
 void* let_go(void* page) {
   ::munmap(page, kPageBytes);
@@ -59,6 +60,7 @@ bool ReplacedFile::releases_pending() noexcept { return releases.load() > 0; }
 
 void ReplacedFile::release_in_background() noexcept {
   if (page_ == nullptr) return;
+  if (!forgets_at_fork) return;
   pthread_attr_t attributes;
   if (::pthread_attr_init(&attributes) != 0) return;
   ::pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);

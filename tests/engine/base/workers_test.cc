@@ -10,7 +10,9 @@
 #include <thread>
 #include <vector>
 
+#include "support/child.h"
 #include "support/errors.h"
+#include "support/no_threads.h"
 
 namespace mindckpt {
 namespace {
@@ -152,6 +154,90 @@ TEST_CASE("a cancel while it runs stops every thread at its next item") {
     CHECK(handled.load() >= 1);
     CHECK(handled.load() <= threads);
   }
+}
+
+TEST_CASE("without threads the calling one does all the work") {
+  const CancelFlag cancel{false};
+  const auto caller = std::this_thread::get_id();
+  const test::NoThreads none;
+  CHECK_FALSE(start_thread([] {}).has_value());
+  int handled = 0;
+  int wrong = 0;
+  for_each_item(0, 100, 4, cancel, [&](uint64_t, int worker) {
+    ++handled;
+    if (std::this_thread::get_id() != caller || worker != 0) ++wrong;
+  });
+  CHECK(handled == 100);
+  CHECK(wrong == 0);
+}
+
+TEST_CASE("a thread looks up from its work and only the one that wants to") {
+  CancelFlag cancel{false};
+  const auto caller = std::this_thread::get_id();
+  std::atomic<int> elsewhere{0};
+  int looks = 0;
+  const LookUp looking([&] {
+    if (std::this_thread::get_id() != caller) ++elsewhere;
+    check_not_cancelled(cancel);  // does not look again from within
+    if (++looks == 2) cancel = true;
+  });
+  const auto endless = [&] {
+    for_each_item(0, ~uint64_t{0}, 2, cancel, [](uint64_t, int) { std::this_thread::yield(); });
+  };
+  CHECK(error_of(endless).kind() == ErrorKind::kCancelled);
+  CHECK(looks == 2);
+  CHECK(elsewhere.load() == 0);
+}
+
+TEST_CASE("the latest of two that look up counts until it goes") {
+  CancelFlag cancel{false};
+  const auto work = [&] {
+    cancel = false;
+    for_each_item(0, ~uint64_t{0}, 1, cancel, [](uint64_t, int) { std::this_thread::yield(); });
+  };
+  std::string looks;
+  const LookUp outer([&] {
+    looks += 'o';
+    cancel = true;
+  });
+  {
+    const LookUp inner([&] {
+      looks += 'i';
+      cancel = true;
+    });
+    CHECK(error_of(work).kind() == ErrorKind::kCancelled);
+  }
+  CHECK(error_of(work).kind() == ErrorKind::kCancelled);
+  CHECK(looks == "io");
+}
+
+TEST_CASE("at the end of a process every thread is cancelled and waited for") {
+  const CancelFlag never{false};
+  std::atomic<int> ended{0};
+  std::vector<std::jthread> threads;
+  for (int i = 0; i < 3; ++i) {
+    auto thread = start_thread([&] {
+      CHECK_THROWS_AS(for_each_item(0, ~uint64_t{0}, 2, never, [](uint64_t, int) {}), Error);
+      ++ended;
+    });
+    REQUIRE(thread.has_value());
+    threads.push_back(std::move(*thread));
+  }
+  end_threads();
+  CHECK(ended.load() == 3);
+  CHECK_FALSE(is_cancelled(never));  // what begins after it goes on
+}
+
+TEST_CASE("a forked child waits for none of its parent's threads") {
+  std::atomic<bool> stop{false};
+  const auto thread = start_thread([&] {
+    while (!stop) std::this_thread::yield();
+  });
+  CHECK(test::succeeds_in_child([] {
+    end_threads();
+    return true;
+  }));
+  stop = true;
 }
 
 TEST_CASE("the default number of threads follows the processors this thread may run on") {

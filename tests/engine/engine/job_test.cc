@@ -10,6 +10,7 @@
 #include "engine/saving.h"
 #include "support/child.h"
 #include "support/errors.h"
+#include "support/no_threads.h"
 
 namespace mindckpt {
 namespace {
@@ -320,6 +321,75 @@ TEST_CASE_FIXTURE(Fixture, "a job is started once") {
   CHECK(error_of([&] { job->start(nullptr); }).kind() == ErrorKind::kInternal);
   job->wait(std::nullopt);
   CHECK(error_of([&] { job->start(nullptr); }).kind() == ErrorKind::kInternal);
+}
+
+// A job for which no thread was to be had.
+struct WithoutThread : Fixture {
+  std::shared_ptr<SaveJob> left_to_caller(std::shared_ptr<SaveJob> after = nullptr) {
+    auto job = std::make_shared<SaveJob>(request());
+    const test::NoThreads none;
+    CHECK_FALSE(job->start(std::move(after)));
+    return job;
+  }
+};
+
+TEST_CASE_FIXTURE(WithoutThread, "without a thread a job is run by its caller") {
+  const auto job = left_to_caller();
+  CHECK_FALSE(job->done());
+  job->run_here([] {});
+  CHECK(job->done());
+  job->result();
+  CHECK(test::read_file(path) == parameters.file(false));
+  job->run_here([] {});  // once
+}
+
+TEST_CASE_FIXTURE(WithoutThread,
+                  "others wait for a job that its caller runs, also before it does") {
+  const auto job = left_to_caller();
+  std::jthread other([&] { CHECK(job->wait(std::nullopt)); });
+  const auto next = start(request(), job);
+  CHECK_FALSE(next->wait(Clock::now() + 5ms));
+  job->run_here([] {});
+  other.join();
+  next->wait(std::nullopt);
+  next->result();
+}
+
+TEST_CASE_FIXTURE(WithoutThread, "a job that nobody has run ends when it is cancelled") {
+  const auto job = left_to_caller();
+  job->cancel();
+  CHECK(job->done());
+  CHECK(job->wait(std::nullopt));
+  CHECK(error_of([&] { job->result(); }).kind() == ErrorKind::kCancelled);
+  CHECK(error_of([&] { job->reached(SaveState::kWritten); }).kind() == ErrorKind::kCancelled);
+  job->run_here([] {});
+  CHECK(folder.names().empty());
+}
+
+TEST_CASE_FIXTURE(WithoutThread,
+                  "the thread that runs a job can't wait for it or start a next one") {
+  const auto first = start(request(gate));  // holds the job up for as long as it takes to look
+  gate->wait_until_held_up();
+  const auto job = left_to_caller(first);
+  const auto next = std::make_shared<SaveJob>(request());
+  int looks = 0;
+  job->run_here([&] {
+    ++looks;
+    CHECK(error_of([&] { job->wait(std::nullopt); }).kind() == ErrorKind::kInternal);
+    CHECK(error_of([&] { next->start(job); }).kind() == ErrorKind::kInternal);
+    gate->let_go();
+  });
+  CHECK(looks > 0);
+  job->result();
+}
+
+TEST_CASE_FIXTURE(WithoutThread, "whoever looks up from a job cancels it") {
+  const auto first = start(request(gate));
+  gate->wait_until_held_up();
+  const auto job = left_to_caller(first);
+  job->run_here([&] { job->cancel(); });
+  CHECK(error_of([&] { job->result(); }).kind() == ErrorKind::kCancelled);
+  gate->let_go();
 }
 
 TEST_CASE_FIXTURE(Fixture, "a job that is done keeps neither its key nor the job before it") {

@@ -7,6 +7,8 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <fstream>
+#include <string>
 #include <thread>
 
 #include "storage/atomic_file.h"
@@ -80,6 +82,37 @@ TEST_CASE_FIXTURE(Fixture, "a replaced file is let go of soon and no forked chil
     const ReplacedFile replaced(directory.get(), "x.ckpt");
   }
   CHECK_FALSE(is_held_by_somebody(old.get()));
+}
+
+TEST_CASE_FIXTURE(Fixture, "a forked child does not wait for space that its parent is freeing") {
+  // The parent frees for a while: what is seen after the fork was so at the fork.
+  constexpr uint64_t kNbytes = uint64_t{256} << 20;
+  bool was_pending = false;
+  for (int attempt = 0; attempt < 20 && !was_pending; ++attempt) {
+    {
+      const std::string block(size_t{1} << 20, 'x');
+      std::ofstream file(path, std::ios::binary);
+      for (uint64_t nbytes = 0; nbytes < kNbytes; nbytes += block.size()) file << block;
+    }
+    ReplacedFile replaced(directory.get(), "x.ckpt");
+    if (!replaced.is_held()) {
+      MESSAGE("skipped: the temporary folder's file system is not local");
+      return;
+    }
+    std::filesystem::remove(path);
+    replaced.release_in_background();
+    const pid_t child = ::fork();
+    REQUIRE(child >= 0);
+    if (child == 0) ::_exit(ReplacedFile::releases_pending() ? 1 : 0);
+    was_pending = ReplacedFile::releases_pending();
+    int status = -1;
+    CHECK(::waitpid(child, &status, 0) == child);
+    CHECK(status == 0);
+  }
+  CHECK(was_pending);
+  while (ReplacedFile::releases_pending()) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
 }
 
 TEST_CASE_FIXTURE(Fixture, "a save over a large file replaces it") {
