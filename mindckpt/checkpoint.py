@@ -111,8 +111,10 @@ def save_checkpoint(
             possible yet: a MindSpore Cell that has slices, by its `parameter_layout_dict`, is
             refused, and is saved slice by slice with False. No effect on other objects.
         async_save: True (or 'thread', or 'process', which is a thread here) keeps the values as of
-            the call, as `snapshot` says, returns at once and writes in the background. Saves to one
-            file keep their order. False writes before it returns.
+            the call, as `snapshot` says, returns at once and writes in the background; in rare
+            cases, see SaveJob, it writes before it returns. Saves to one file keep their order. A
+            process waits for its saves when it exits, but not when it is killed, as the workers of
+            a `multiprocessing.Pool` are by `terminate()`. False writes before it returns.
         append_dict: More to save, after `save_obj`: name -> int (stored as a scalar of Int64, or
             UInt64 from 2**63), float (Float32; a numpy.float64 Float64), bool (Bool), str, or
             a tensor.
