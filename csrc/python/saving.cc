@@ -230,7 +230,7 @@ py::list remove_leftovers_in(const py::str& folder) {
   const std::string path = file_system_path(folder);
   std::vector<std::string> names;
   {
-    const py::gil_scoped_release release;
+    const GilRelease release;
     names = remove_leftovers(path);
   }
   py::list removed;
