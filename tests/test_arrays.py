@@ -1,6 +1,7 @@
 """Every kind of tensor saves right values. Oracle: NumPy's own C-ordered, native copy of it."""
 
 import array
+import ctypes
 import json
 import os
 import sys
@@ -250,6 +251,31 @@ def test_ml_dtypes_int4_saves_as_int4(tmp_path: Path) -> None:
     loaded = reloaded(tmp_path, value.astype(ml_dtypes.int4))
     assert (loaded.dtype, loaded.shape) == (dtypes.qint4x2, (2, 3))
     assert loaded.asnumpy().astype(np.int8).tolist() == value.tolist()
+
+
+class NullCapsule:
+    """A DLPack exporter whose memory is gone: NumPy's capsule, with a null pointer in it."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.array = np.zeros(shape, np.float32)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (1, 0)
+
+    def __dlpack__(self, **_: Any) -> Any:
+        capsule = self.array.__dlpack__()
+        pointer = ctypes.pythonapi.PyCapsule_GetPointer
+        pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+        # The managed tensor's first field is its data.
+        ctypes.c_void_p.from_address(pointer(capsule, b"dltensor")).value = None
+        return capsule
+
+
+def test_elements_at_a_null_pointer_are_a_type_error(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"'w'.*null pointer"):
+        save_checkpoint({"w": NullCapsule((2, 3))}, tmp_path / "a.ckpt")
+    assert list(tmp_path.iterdir()) == []
+    assert_saves_as(tmp_path, NullCapsule((0, 3)), np.zeros((0, 3), np.float32))
 
 
 # ---- other frameworks

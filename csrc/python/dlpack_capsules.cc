@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <memory>
 #include <optional>
 #include <string>
@@ -77,6 +78,11 @@ TakenTensor take_dlpack(const py::capsule& capsule, bool on_host) {
   const uint64_t itemsize = tensor.dtype.bits / 8u;
   if (!names || element_nbytes(tensor_types(), names->second) != itemsize) {
     throw py::buffer_error("a DLPack tensor of an element type that cannot be saved");
+  }
+  const bool is_empty =
+      std::any_of(tensor.shape, tensor.shape + tensor.ndim, [](int64_t dim) { return dim == 0; });
+  if (tensor.data == nullptr && !is_empty) {
+    throw py::buffer_error("it shows elements at a null pointer: its memory is gone");
   }
   TakenTensor taken;
   taken.device = tensor.device;

@@ -20,7 +20,7 @@ int open_folder(const std::string& path, int flags) {
 }  // namespace
 
 Folder::Folder(const std::string& path)
-    : fd_(open_folder(path, O_RDONLY)), is_readable_(fd_.is_open()) {
+    : path_(path), fd_(open_folder(path, O_RDONLY)), is_readable_(fd_.is_open()) {
   if (!is_readable_ && (errno == EACCES || errno == EPERM)) {
     fd_ = FileDescriptor(open_folder(path, O_PATH));
   }

@@ -18,6 +18,8 @@ class Folder {
   // place.
   int fd() const noexcept { return fd_.get(); }
   bool is_readable() const noexcept { return is_readable_; }
+  // As it was opened, for messages.
+  const std::string& path() const noexcept { return path_; }
 
   // Brings the names in it to storage. `file` is a descriptor of any file in it. Returns 0, or the
   // error number: then they may not be there.
@@ -27,6 +29,7 @@ class Folder {
   int sync(int file, Refusals& refused) const;
 
  private:
+  std::string path_;
   FileDescriptor fd_;
   bool is_readable_;
 };

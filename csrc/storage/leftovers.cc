@@ -38,9 +38,11 @@ std::optional<uint32_t> hex_number(std::string_view digits) {
   return number;
 }
 
-uint32_t random_number() {
+uint32_t random_number(const Folder& folder) {
   uint32_t number = 0;
-  if (::getrandom(&number, sizeof(number), 0) != sizeof(number)) throw_errno("getrandom", "");
+  if (::getrandom(&number, sizeof(number), 0) != sizeof(number)) {
+    throw_errno("getrandom, for a temporary file in", folder.path());
+  }
   return number;
 }
 
@@ -154,8 +156,8 @@ class Sweep {
 std::string temporary_name(const Folder& folder, const std::string& name, bool is_locked) {
   const std::optional<uint32_t> reach = is_locked ? lock_reach(folder) : std::nullopt;
   std::array<char, kDigits + 1> digits{};
-  std::snprintf(digits.data(), digits.size(), "%08x%08x", reach ? *reach : random_number(),
-                random_number());
+  std::snprintf(digits.data(), digits.size(), "%08x%08x", reach ? *reach : random_number(folder),
+                random_number(folder));
   return std::string(".").append(stem_of(name)).append(".").append(digits.data()).append(kSuffix);
 }
 

@@ -49,8 +49,7 @@ bool is_ours_alone(int fd) {
   // and not by SIGIO, which ends the process.
   ::fcntl(fd, F_SETSIG, SIGURG);
   if (::fcntl(fd, F_SETLEASE, F_WRLCK) != 0) return false;
-  ::fcntl(fd, F_SETLEASE, F_UNLCK);
-  return true;
+  return ::fcntl(fd, F_SETLEASE, F_UNLCK) == 0;
 }
 
 }  // namespace

@@ -52,15 +52,6 @@ ERRORS: dict[str, tuple[int, ...]] = {
 MORE_ERRORS = (errno.EIO, errno.ENOSPC, errno.EACCES, errno.EROFS, errno.ESTALE, errno.ENOMEM)
 # Of calls whose manual page lists it: they are restarted, and nobody hears of it.
 RESTARTED = (*TRANSFERS, "fallocate", "fdatasync", "flock", "fsync")
-# What fails today: the name of the call, and how what is wrong with it begins. Each is to go from
-# here once it is mended.
-KNOWN = (
-    ("fstat", "a temporary stays"),  # just after it was made
-    ("new", "a temporary stays"),  # the same
-    ("new", "descriptors leak"),  # of the folder that is looked through for leftovers
-    ("getrandom", "the error's filename is ''"),
-    ("pthread_create", "RuntimeError: Resource temporarily unavailable"),  # of a load
-)
 # pybind11 keeps a table of its objects, and ends the process when a node of it gets no memory.
 PYBIND_NODE_BYTES = "24"
 # A lease that can't be given back, which Linux has no reason for, would hold up every open of the
@@ -177,8 +168,6 @@ class Cases:
         return ways
 
     def problem(self, nth: int, call: str, action: int, error: int, text: str) -> None:
-        if any(call == known and text.startswith(begin) for known, begin in KNOWN):
-            return
         name = errno.errorcode.get(error, "")
         did = "the process is killed" if action == KILL else f"{ACTION_NAMES[action]} {name}"
         self.problems.append(f"call {nth}, {call}, {did.strip()}: {text}")
