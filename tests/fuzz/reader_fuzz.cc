@@ -7,7 +7,8 @@
 //            what is authentic and hostile gets behind the tags: by AES-GCM with 16 and 32 bytes of
 //            key, AES-CBC, SM4-CBC
 //   cut      of 5-8: how many bytes of plaintext a block has (1 to 256)
-//   numbers  of 5-8: whether blocks are numbered on from one, as ours (0), or at random
+//   flags    bit 0, of 5-8: the blocks' numbers are at random, and not numbered on, as ours are;
+//            bit 1: a partial load has two threads
 //   chosen   bits of the entries that a partial load takes
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -94,6 +95,7 @@ struct Options {
   size_t kind;
   size_t cut;
   bool numbered_on;
+  int num_threads;
   uint8_t chosen;
 };
 
@@ -175,7 +177,8 @@ void check_mapped(const CheckpointFile& file, const Contents& contents) {
   }
 }
 
-void load(const std::string& path, const std::shared_ptr<const Cipher>& cipher, uint8_t chosen) {
+void load(const std::string& path, const std::shared_ptr<const Cipher>& cipher,
+          const Options& options) {
   const auto file = unless_refused([&] { return std::make_unique<CheckpointFile>(path, cipher); });
   if (!file) return;
   const CheckpointFile& opened = **file;
@@ -183,10 +186,10 @@ void load(const std::string& path, const std::shared_ptr<const Cipher>& cipher, 
   std::vector<size_t> some;
   for (size_t i = 0; i < all.size(); ++i) {
     all[i] = i;
-    if ((chosen >> i % 8 & 1) != 0) some.push_back(i);
+    if ((options.chosen >> i % 8 & 1) != 0) some.push_back(i);
   }
   const auto whole = unless_refused([&] { return read(opened, all, false, 1); });
-  const auto part = unless_refused([&] { return read(opened, some, false, 2); });
+  const auto part = unless_refused([&] { return read(opened, some, false, options.num_threads); });
   const auto checked = unless_refused([&] { return read(opened, all, true, 1); });
   if (!whole) {
     require(!checked, "what does not load does not pass its check");
@@ -208,8 +211,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t nbytes) {
   using namespace mindckpt;
   if (nbytes < kOptionBytes) return 0;
   static const MemoryFile file;
-  const Options options{data[0] % (1 + 2 * kNumCiphers), size_t{data[1]} + 1, data[2] % 2 == 0,
-                        data[3]};
+  const Options options{data[0] % (1 + 2 * kNumCiphers), size_t{data[1]} + 1, (data[2] & 1) == 0,
+                        (data[2] & 2) == 0 ? 1 : 2, data[3]};
   const auto* const begin = reinterpret_cast<const std::byte*>(data);
   Bytes bytes(begin + kOptionBytes, begin + nbytes);
   std::shared_ptr<const Cipher> cipher;
@@ -219,6 +222,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t nbytes) {
     if (options.kind > kNumCiphers) bytes = seal(*cipher, std::move(bytes), options);
   }
   file.write(bytes);
-  load(file.path(), cipher, options.chosen);
+  load(file.path(), cipher, options);
   return 0;
 }

@@ -46,9 +46,9 @@ def to_be_sealed(cipher: int) -> int:
     return 1 + len(CIPHERS) + cipher
 
 
-def seed(kind: int, data: bytes, cut: int = 255, numbers: int = 0, chosen: int = 0b101) -> bytes:
+def seed(kind: int, data: bytes, cut: int = 255, flags: int = 0, chosen: int = 0b101) -> bytes:
     """An input of the fuzz target."""
-    return bytes([kind, cut, numbers, chosen]) + data
+    return bytes([kind, cut, flags, chosen]) + data
 
 
 def golden_seeds() -> list[bytes]:
@@ -92,7 +92,7 @@ def our_seeds(folder: Path) -> list[bytes]:
             save_checkpoint(PARAMETERS, path, crc_check=crc, durable=False, **secret)
             data = path.read_bytes()
             plain = frames.open_all(data, key_of(length))
-            seeds.append(seed(as_it_is(i), data))
+            seeds += [seed(as_it_is(i), data, flags=flags) for flags in (0, 2)]
             seeds += [seed(to_be_sealed(i), plain, cut, 0) for cut in (63, 255)]
     return seeds
 
