@@ -133,6 +133,19 @@ TEST_CASE_FIXTURE(SealedFixture, "swapped blocks do not matter to those who do n
   CHECK(kind_of_read({0}, true) == ErrorKind::kDecryption);
 }
 
+// It begins inside a tensor, so that a parser is the first to stumble.
+TEST_CASE_FIXTURE(SealedFixture, "a last block alone is known to be ours by its closing seal") {
+  for (const bool crc : {false, true}) {
+    const std::vector<Bytes> frames =
+        test::split_frames(cipher->mode(), saved(parameters, {cipher, crc, 2000, 2}));
+    REQUIRE(frames.size() == 2);
+    test::write_file(path, frames[1]);
+    const Error error = error_of([&] { CheckpointFile(path, cipher); });
+    CHECK(error.kind() == ErrorKind::kDecryption);
+    CHECK(test::message(error) == doctest::Contains("the first one is gone"));
+  }
+}
+
 TEST_CASE_FIXTURE(SealedFixture, "a damaged block of content matters where everything is summed") {
   damage(content_begins[1] + 500);
   CHECK(kind_of_read({0}, true) == ErrorKind::kDecryption);
