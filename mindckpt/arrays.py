@@ -34,7 +34,7 @@ _Payload = tuple[Array | _core.DeviceArray | bytes, DType, tuple[int, ...]]
 _HOST_DEVICES = frozenset((1, 3, 11))
 
 # Frameworks whose tensors may be in host memory, and are of one type all the same.
-_ANYWHERE = ("torch", "jax", "jaxlib", "mindspore", "mindckpt")
+_ANYWHERE = frozenset(("torch", "jax", "jaxlib", "mindspore", "mindckpt", "paddle"))
 
 # torch types that torch can't give to NumPy: the integer of the same size to view them as.
 _TORCH_AS_INTEGER = {
@@ -152,6 +152,12 @@ def _payload_of(value: object) -> _Payload | None:
         return _from_mindspore(value)
     if is_mindspore_parameter(value):  # a MapParameter, which is a Parameter but no Tensor
         raise UnreadableError(f"a {type_name(value)} is a hash table, not a tensor")
+    paddle_tensor = framework_class("paddle", "Tensor")
+    if paddle_tensor is not None and isinstance(value, paddle_tensor):
+        return _from_paddle(value)
+    jax_array = framework_class("jax", "Array")
+    if jax_array is not None and isinstance(value, jax_array):
+        _check_jax_array(value)
     return _from_protocols(value)
 
 
@@ -183,7 +189,7 @@ def is_device_array_type(kind: type) -> bool:
     return (
         hasattr(kind, "__cuda_array_interface__")
         and not hasattr(kind, "__array_interface__")
-        and not any(base.__module__.partition(".")[0] in _ANYWHERE for base in kind.__mro__)
+        and _ANYWHERE.isdisjoint(base.__module__.partition(".")[0] for base in kind.__mro__)
     )
 
 
@@ -290,6 +296,29 @@ def _from_mindspore(tensor: Any) -> _Payload:
     except TypeError:  # its bfloat16 and float8 do not get along with every NumPy
         array = np.frombuffer(tensor.get_bytes(), dtype.numpy).reshape(tuple(tensor.shape))
     return _on_host((array, dtype))
+
+
+def _from_paddle(tensor: Any) -> _Payload | None:
+    if not tensor.is_dense():  # its DLPack capsule would be of memory that is not there
+        raise UnreadableError("a sparse tensor is not dense: use .to_dense()")
+    if not tensor.stop_gradient:  # else DLPack refuses, and __array__ shows bfloat16 as uint16
+        tensor = tensor.detach()
+    return _from_protocols(tensor)
+
+
+def _check_jax_array(value: Any) -> None:
+    """Refuse an array without data.
+
+    Raises:
+        UnreadableError: It is traced, or was deleted or donated.
+    """
+    tracer = framework_class("jax.core", "Tracer")
+    if tracer is not None and isinstance(value, tracer):
+        raise UnreadableError(
+            "a traced value has no data: save outside of jit and other transforms"
+        )
+    if value.is_deleted():
+        raise UnreadableError("a JAX array that was deleted, or donated to a computation")
 
 
 def _from_protocols(value: Any) -> _Payload | None:

@@ -52,6 +52,29 @@ bool is_ours_alone(int fd) {
   return ::fcntl(fd, F_SETLEASE, F_UNLCK) == 0;
 }
 
+// Has an open file be its owner's alone, and gives it back its mode at the end unless it is kept:
+// whatever is thrown meanwhile.
+class PrivateMode {
+ public:
+  PrivateMode(int fd, mode_t before)
+      : fd_(fd), before_(before & 07777), is_set_(::fchmod(fd, kPrivateMode) == 0) {}
+  ~PrivateMode() {
+    if (is_set_) ::fchmod(fd_, before_);
+  }
+  PrivateMode(const PrivateMode&) = delete;
+  PrivateMode& operator=(const PrivateMode&) = delete;
+
+  bool is_set() const noexcept { return is_set_; }
+  // The file is now held by this descriptor.
+  void follow(int fd) noexcept { fd_ = fd; }
+  void keep() noexcept { is_set_ = false; }
+
+ private:
+  int fd_;
+  mode_t before_;
+  bool is_set_;
+};
+
 }  // namespace
 
 RetiredFile::RetiredFile(const std::string& path, int folder, const std::string& target_name)
@@ -104,39 +127,36 @@ FileDescriptor RetiredFile::take_over(const Folder& folder, const std::string& n
   if (has_attributes(found_.get())) return refused("it has attributes that a new file has not");
   if (!is_ours_alone(found_.get())) return refused("it is in use");
 
-  // Published files are read-only, so it takes a change of mode to open one for writing.
-  if (::fchmod(found_.get(), kPrivateMode) != 0) return refused(reason("fchmod"));
-  const auto restore = [&] { ::fchmod(found_.get(), status.st_mode & 07777); };
-  FileDescriptor fd(::open(path_.c_str(), O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
-  struct stat reopened;
-  if (!fd.is_open() || ::fstat(fd.get(), &reopened) != 0 || !same_file(reopened, status)) {
-    restore();
-    return refused("it was replaced meanwhile");
-  }
-  // As every temporary file is locked. A lock that somebody else holds is a use of the file.
-  if (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
-    const std::string why_not = errno == EWOULDBLOCK ? "it is in use" : reason("flock");
-    restore();
-    return refused(why_not);
-  }
   const std::string old_path = path_.substr(0, path_.rfind('/') + 1);
   std::optional<Folder> old_folder;
   try {
     old_folder.emplace(old_path.empty() ? "." : old_path);
   } catch (const Error& error) {
-    restore();
     return refused(error.what());
   }
+
+  // Published files are read-only, so it takes a change of mode to open one for writing.
+  FileDescriptor fd;
+  PrivateMode mode(found_.get(), status.st_mode);
+  if (!mode.is_set()) return refused(reason("fchmod"));
+  fd = FileDescriptor(::open(path_.c_str(), O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
+  struct stat reopened;
+  if (!fd.is_open() || ::fstat(fd.get(), &reopened) != 0 || !same_file(reopened, status)) {
+    return refused("it was replaced meanwhile");
+  }
+  // As every temporary file is locked. A lock that somebody else holds is a use of the file.
+  if (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
+    return refused(errno == EWOULDBLOCK ? "it is in use" : reason("flock"));
+  }
   if (::renameat(AT_FDCWD, path_.c_str(), folder.fd(), name.c_str()) != 0) {
-    const std::string why_not = reason("rename");
-    restore();
-    return refused(why_not);
+    return refused(reason("rename"));
   }
   // From here on nobody comes by it by its old name. Who came by it just before, or gave it another
   // name, or that name to another file, has it back.
   struct stat renamed;
   const bool is_it = ::fstatat(folder.fd(), name.c_str(), &renamed, AT_SYMLINK_NOFOLLOW) == 0 &&
                      same_file(renamed, status) && renamed.st_nlink == 1;
+  mode.follow(fd.get());
   {
     const FileDescriptor closed = std::move(found_);
   }  // or the file were in use by us
@@ -146,10 +166,10 @@ FileDescriptor RetiredFile::take_over(const Folder& folder, const std::string& n
   const bool is_alone = is_it && is_ours_alone(fd.get());
   if (is_alone && folder.sync(fd.get(), done_without) == 0 &&
       old_folder->sync(fd.get(), done_without) == 0) {
+    mode.keep();
     return fd;
   }
   found_ = std::move(fd);
-  restore();
   // It goes back unless its name has been given away: then its owner, who gave it up, has no other
   // name for it. What is not it is never removed.
   if (::renameat2(folder.fd(), name.c_str(), AT_FDCWD, path_.c_str(), RENAME_NOREPLACE) != 0 &&

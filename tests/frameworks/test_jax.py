@@ -139,11 +139,11 @@ def test_a_deleted_array_and_a_traced_one_are_type_errors_that_name_the_paramete
 ) -> None:
     deleted = jax.numpy.arange(4.0)
     deleted.delete()
-    with pytest.raises(TypeError, match=r"fc\.weight"):
+    with pytest.raises(TypeError, match=r"fc\.weight.*deleted"):
         save_checkpoint({"fc.weight": deleted}, str(tmp_path / "a.ckpt"))
 
     def save(x: Any) -> Any:
-        with pytest.raises(TypeError, match=r"fc\.weight"):
+        with pytest.raises(TypeError, match=r"fc\.weight.*traced value"):
             save_checkpoint({"fc.weight": x}, str(tmp_path / "a.ckpt"))
         return x.sum()
 
