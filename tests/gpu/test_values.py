@@ -169,6 +169,33 @@ def test_torchs_parameters_and_lazy_conjugates_are_saved(folder: Path) -> None:
         assert np.array_equal(loaded[name].asnumpy(), value), name  # type: ignore[union-attr]
 
 
+def test_torchs_storages_that_are_gone_and_wrappers_are_refused(folder: Path) -> None:
+    """What a view claims beyond its storage is somebody else's memory; a DTensor has none."""
+    torch = framework("torch").module
+
+    class Wrapper(torch.Tensor):  # type: ignore[misc]
+        @staticmethod
+        def __new__(cls) -> Any:
+            return torch.Tensor._make_wrapper_subclass(cls, (3,), device="cuda")
+
+        @classmethod
+        def __torch_dispatch__(cls, func: Any, *_: Any) -> Any:
+            raise AssertionError(f"{func}: nothing is computed with it")
+
+    freed, cut = (torch.arange(1000.0, device="cuda") for _ in range(2))
+    view = cut[500:]
+    freed.untyped_storage().resize_(0)
+    cut.untyped_storage().resize_(2400)
+    for tensor, says in (
+        (freed, "0 of 4000 bytes"),
+        (view, "2400 of 4000 bytes"),
+        (Wrapper(), "to_local"),
+    ):
+        with pytest.raises(TypeError, match=rf"'w'.*{says}"):
+            save_checkpoint({"w": tensor}, folder / "a.ckpt")
+    assert list(folder.iterdir()) == []
+
+
 # ---- several devices
 
 
@@ -219,6 +246,30 @@ def test_every_type_is_loaded_as_a_frameworks_tensor(
     assert raw(read).tobytes() == raw(values).tobytes()
     save_checkpoint({"w": tensor}, folder / "b.ckpt")
     assert (folder / "b.ckpt").read_bytes() == (folder / "a.ckpt").read_bytes()
+
+
+def test_jax_without_x64_refuses_64_bit_types_on_the_device_too(folder: Path) -> None:
+    jax = framework("jax").module
+    save_checkpoint(
+        {"small": np.ones(3, np.float32), "wide": np.array(2**40 + 5)}, folder / "a.ckpt"
+    )
+    jax.config.update("jax_enable_x64", False)
+    try:
+        with pytest.raises(RuntimeError, match=r"'wide'.*jax_enable_x64"):
+            load_checkpoint(folder / "a.ckpt", device="cuda:0", framework="jax")
+    finally:
+        jax.config.update("jax_enable_x64", True)
+    loaded: Any = load_checkpoint(folder / "a.ckpt", device="cuda:0", framework="jax")
+    assert int(loaded["wide"]) == 2**40 + 5
+
+
+def test_int4_is_loaded_to_torch_as_its_values_in_int8(folder: Path) -> None:
+    torch = framework("torch").module
+    codes = np.array([[1, -2, 7], [-8, 0, 5]], np.int8)
+    save_checkpoint({"q": mindckpt.Tensor(codes, mindckpt.qint4x2)}, folder / "a.ckpt")
+    loaded: Any = load_checkpoint(folder / "a.ckpt", device="cuda:0", framework="torch")["q"]
+    assert (loaded.dtype, loaded.device.type) == (torch.int8, "cuda")
+    assert loaded.tolist() == codes.tolist()
 
 
 @pytest.mark.parametrize("mode", ["plain", *MODES])
