@@ -66,6 +66,7 @@ class DryRun:
     def __init__(self, folder: Path) -> None:
         self.path = folder / "results" / "stand-in-gpu-x2" / "results.jsonl"
         self.page = self.path.with_suffix(".md")
+        self.scratch = gpu_plan.scratch_prefix(folder / "state" / "dry-run")
         self.shown_before = self._kill_after("write, disk, pwrite x 16: ok", folder)
         self.killed_page = self.page.read_text()
         self.killed = self.path.read_text()
@@ -116,7 +117,7 @@ def dry_run(tmp_path_factory: pytest.TempPathFactory) -> DryRun:
 
 
 def planned() -> list[tuple[str, str]]:
-    chosen = gpu_plan.plan(Path(), Path(), 540, dry=True)
+    chosen = gpu_plan.plan(Path(), Path(), Path(), 540, dry=True)
     return [(step.name, item.name) for step in chosen.steps for item in step.items]
 
 
@@ -192,8 +193,9 @@ def test_a_third_run_finds_all_done(dry_run: DryRun) -> None:
 
 
 def test_nothing_is_left_in_memory_or_on_disk(dry_run: DryRun) -> None:
+    """Of these runs: others may be under way."""
     for folder in (Path("/dev/shm"), ROOT / "build" / "gpu"):
-        assert [*folder.glob(f"{gpu_run.SCRATCH}*")] == []
+        assert [*folder.glob(f"{dry_run.scratch}*")] == []
 
 
 @needs_stand_ins
@@ -457,7 +459,7 @@ def test_each_test_is_told_of_and_none_takes_the_others_along(harness: Harness) 
 
 
 def test_the_plan_fits_into_nine_minutes_with_the_build_in_two() -> None:
-    chosen = gpu_plan.plan(Path(), Path(), gpu_plan.TOTAL_SECONDS, dry=False)
+    chosen = gpu_plan.plan(Path(), Path(), Path(), gpu_plan.TOTAL_SECONDS, dry=False)
     assert [step.name for step in chosen.steps] == ["build", "limits", "tests", "bench"]
     assert sum(step.seconds for step in chosen.steps) <= 540 - 10
     assert chosen.steps[0].expected <= chosen.steps[0].seconds <= 120
@@ -466,7 +468,7 @@ def test_the_plan_fits_into_nine_minutes_with_the_build_in_two() -> None:
 
 
 def test_the_printed_plan_names_every_item_with_its_time() -> None:
-    chosen = gpu_plan.plan(Path(), Path(), 540, dry=False)
+    chosen = gpu_plan.plan(Path(), Path(), Path(), 540, dry=False)
     told = gpu_plan.told(chosen, ["limits: gcm alone"])
     for step in chosen.steps:
         for item in step.items:
@@ -475,7 +477,7 @@ def test_the_printed_plan_names_every_item_with_its_time() -> None:
 
 
 def test_all_sizes_ways_and_modes_are_planned() -> None:
-    chosen = gpu_plan.plan(Path(), Path(), 540, dry=False)
+    chosen = gpu_plan.plan(Path(), Path(), Path(), 540, dry=False)
     _, limits, _, bench = chosen.steps
     copies = {
         (item.options["direction"], item.options["chunk_bytes"] >> 20)

@@ -109,12 +109,14 @@ def main() -> int:
     if options.collect:
         gpu_collect.collect(carry, options.for_python or ["{}.{}".format(*sys.version_info)])
         return 0
-    chosen = gpu_plan.plan(carry, options.disk.resolve(), options.seconds, dry=options.dry_run)
+    state = options.state.resolve() / "dry-run" if options.dry_run else options.state.resolve()
+    chosen = gpu_plan.plan(
+        carry, options.disk.resolve(), state, options.seconds, dry=options.dry_run
+    )
     if options.plan:
         print(gpu_plan.told(chosen, []))
         return 0
     gpu = gpu_machine.Gpu.find(chosen.library)
-    state = options.state.resolve() / "dry-run" if options.dry_run else options.state.resolve()
     folder = options.results or (state if options.dry_run else ROOT / "benchmarks" / "results")
     folder = folder.resolve() / gpu.file_name
     options.disk.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from gpu_room import fitting
-from gpu_run import SCRATCH
 from gpu_worker import Item, UnavailableError, Worker
 from mindckpt.bench import modes
 from mindckpt.bench.cases import Case
@@ -30,6 +29,7 @@ class Bench:
 
     def __init__(self, worker: Worker) -> None:
         self._places = {name: Path(path) for name, path in worker.options["places"].items()}
+        self._scratch: str = worker.options["scratch"]
         self._folders: dict[str, Path] = {}
         self._source: Source | None = None
         self._small: Source | None = None
@@ -80,7 +80,7 @@ class Bench:
             found = fitting(source.payload.nbytes, self._places[place], place, 0)
             if not isinstance(found, int) or found < source.payload.nbytes:
                 raise UnavailableError(f"{place}: too little room: {found}")
-            made = tempfile.mkdtemp(prefix=SCRATCH, dir=self._places[place])
+            made = tempfile.mkdtemp(prefix=self._scratch, dir=self._places[place])
             self._folders[place] = Path(made)
         mode = modes.BY_NAME[item.options["mode"]]
         path = self._folders[place] / "bench.ckpt"

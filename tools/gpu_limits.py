@@ -21,7 +21,6 @@ import numpy as np
 import numpy.typing as npt
 
 from gpu_room import fitting
-from gpu_run import SCRATCH
 from gpu_worker import Item, UnavailableError, Worker
 from mindckpt.bench import modes, raw
 from mindckpt.bench.driver import Driver
@@ -48,6 +47,7 @@ class Limits:
 
     def __init__(self, worker: Worker) -> None:
         self._places = {name: Path(path) for name, path in worker.options["places"].items()}
+        self._scratch: str = worker.options["scratch"]
         self._folders: dict[str, Path] = {}
         self._written: Path | None = None
         self._fitting: dict[str, int | str] = {}
@@ -145,7 +145,7 @@ class Limits:
     def _path(self, item: Item) -> Path:
         place = item.options["place"]
         if place not in self._folders:
-            made = tempfile.mkdtemp(prefix=SCRATCH, dir=self._places[place])
+            made = tempfile.mkdtemp(prefix=self._scratch, dir=self._places[place])
             self._folders[place] = Path(made)
         return self._folders[place] / "raw"
 

@@ -7,6 +7,7 @@ is no time for is left for the next run.
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -102,12 +103,21 @@ class Plan:
     note: str = ""
 
 
-def plan(carry: Path, disk: Path, seconds: float, *, dry: bool) -> Plan:
+def scratch_prefix(state: Path) -> str:
+    """How the folders begin that the runs of one state make in /dev/shm and on the disk.
+
+    What a killed one leaves is removed by the next one of that state, and by no other run.
+    """
+    return f"mindckpt-gpu-{hashlib.sha256(str(state.resolve()).encode()).hexdigest()[:12]}-"
+
+
+def plan(carry: Path, disk: Path, state: Path, seconds: float, *, dry: bool) -> Plan:
     """The plan for a GPU, or a dry one: the same on the stand-ins, a thousandth of the size.
 
     Args:
         carry: The folder of --collect.
         disk: A folder on a disk.
+        state: Where what was found is kept from run to run.
         seconds: That all of it may take.
         dry: Whether it is a dry one, in the environment of this interpreter.
 
@@ -119,7 +129,10 @@ def plan(carry: Path, disk: Path, seconds: float, *, dry: bool) -> Plan:
     scale = 1024 if dry else 1
     python = Path(sys.executable) if dry else ENVIRONMENT / "bin" / "python"
     carried = {"carry": str(carry), "python": str(python)}
-    places = {"places": {"tmpfs": "/dev/shm", "disk": str(disk)}}
+    places = {
+        "places": {"tmpfs": "/dev/shm", "disk": str(disk)},
+        "scratch": scratch_prefix(state),
+    }
     engine = ("CMakeLists.txt", "csrc", "mindckpt", "pyproject.toml")
     share = (seconds - RESERVED_SECONDS * seconds / TOTAL_SECONDS) / 530
     steps = (

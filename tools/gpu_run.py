@@ -20,9 +20,6 @@ from gpu_plan import Plan, Step
 from gpu_results import Results
 from gpu_worker import TASK, Item
 
-# What a step's worker leaves in /dev/shm and on the disk when it is killed begins so.
-SCRATCH = "mindckpt-gpu-"
-
 _DYING_SECONDS = 5.0
 
 
@@ -247,6 +244,7 @@ def _shown(line: dict[str, Any]) -> str:
 
 
 def _remove_scratch(step: Step) -> None:
+    """What a worker leaves when it is killed."""
     for place in step.options.get("places", {}).values():
-        for path in Path(place).glob(f"{SCRATCH}*"):
+        for path in Path(place).glob(f"{step.options['scratch']}*"):
             shutil.rmtree(path, ignore_errors=True)
