@@ -8,7 +8,7 @@ and negatives, of ml_dtypes' int4, and by an object's own `__array__`.
 from __future__ import annotations
 
 import sys
-from mmap import ALLOCATIONGRANULARITY
+from mmap import ALLOCATIONGRANULARITY, mmap
 from typing import Any
 
 import numpy as np
@@ -101,7 +101,10 @@ def host_array(
 
 
 def payload_of(
-    value: object, argument: str, accepted: str = "a tensor or an array"
+    value: object,
+    argument: str,
+    accepted: str = "a tensor or an array",
+    is_kept: bool = False,
 ) -> tuple[Array | _core.DeviceArray | bytes, DType, tuple[int, ...]]:
     """What the engine saves of a tensor or array of any framework, its type and its shape.
 
@@ -111,6 +114,9 @@ def payload_of(
             DLPack or `__array__`.
         argument: What to call the value in an error, such as "save_obj['w']".
         accepted: What to say that it must be, if it is nothing of the kind.
+        is_kept: Whether the array outlives the call or save that it is for. Then torch never frees
+            or resizes the tensor's storage again, not even when the array is gone; else it may, as
+            fully sharded training does at each step.
 
     Returns:
         An array over the value's own memory wherever possible, in any strides and byte order, or
@@ -123,7 +129,7 @@ def payload_of(
         SettingError: A variable of the environment, with which devices are set up, makes no sense.
     """
     try:
-        found = _payload_of(value)
+        found = _payload_of(value, is_kept)
     except (MemoryError, SettingError):
         raise
     except UnreadableError as error:
@@ -135,18 +141,18 @@ def payload_of(
     return found
 
 
-def _payload_of(value: object) -> _Payload | None:
+def _payload_of(value: object, is_kept: bool) -> _Payload | None:
     if isinstance(value, np.ndarray):
         if isinstance(value, np.ma.MaskedArray):
             raise UnreadableError("a masked array has no value where it is masked: use .filled()")
-        if isinstance(value, np.memmap):
-            _check_mapped_file(value)
+        if is_mapped(value):
+            check_mapped_file(value)
         return _on_host(_typed(np.asarray(value)))
     if is_device_array_type(type(value)):  # first, because there may be thousands of them
         return _from_cuda_array_interface(value)
     torch_tensor = framework_class("torch", "Tensor")
     if torch_tensor is not None and isinstance(value, torch_tensor):
-        return _from_torch(value)
+        return _from_torch(value, is_kept)
     mindspore_tensor = framework_class("mindspore", "Tensor")
     if mindspore_tensor is not None and isinstance(value, mindspore_tensor):
         return _from_mindspore(value)
@@ -161,23 +167,37 @@ def _payload_of(value: object) -> _Payload | None:
     return _from_protocols(value)
 
 
-def _check_mapped_file(value: np.memmap[Any, Any]) -> None:
+def is_mapped(array: Array) -> bool:
+    """Whether an array is over a mapping of NumPy's or Python's; quick, for thousands of them."""
+    behind: object = array
+    while type(behind) is np.ndarray:
+        behind = behind.base
+    return isinstance(behind, (np.memmap, mmap))
+
+
+def check_mapped_file(array: Array) -> None:
     """Refuse elements that lie beyond the end of the file that they are mapped from.
+
+    Reading them would end the process with SIGBUS.
 
     Raises:
         UnreadableError: As said.
     """
-    mapping = value._mmap  # type: ignore[attr-defined]  # None for a copy in memory
-    if mapping is None or not value.size:
+    behind: object = array
+    offset = 0  # of the mapping in the file, as far as it is known
+    while isinstance(behind, np.ndarray):
+        if isinstance(behind, np.memmap):
+            offset = behind.offset // ALLOCATIONGRANULARITY * ALLOCATIONGRANULARITY
+        behind = behind.base
+    if not isinstance(behind, mmap) or not array.size:
         return
-    begin = np.frombuffer(mapping, np.uint8, 1).__array_interface__["data"][0]
-    reach = sum(
-        max(0, (n - 1) * stride) for n, stride in zip(value.shape, value.strides, strict=True)
-    )
-    last = value.__array_interface__["data"][0] + reach + value.itemsize
-    needed = value.offset // ALLOCATIONGRANULARITY * ALLOCATIONGRANULARITY + last - begin
-    if mapping.size() < needed:
-        raise UnreadableError(f"the file behind it has {mapping.size()} of {needed} bytes")
+    begin = np.frombuffer(behind, np.uint8, 1).__array_interface__["data"][0]
+    strides = zip(array.shape, array.strides, strict=True)
+    reach = sum(max(0, (n - 1) * stride) for n, stride in strides)
+    last = array.__array_interface__["data"][0] + reach + array.itemsize
+    needed = offset + last - begin
+    if behind.size() < needed:
+        raise UnreadableError(f"the file behind it has {behind.size()} of {needed} bytes")
 
 
 def is_device_array_type(kind: type) -> bool:
@@ -216,7 +236,7 @@ def _typed(array: Array) -> tuple[Array, DType]:
         raise UnreadableError(str(error)) from None
 
 
-def _from_torch(tensor: Any) -> _Payload:
+def _from_torch(tensor: Any, is_kept: bool) -> _Payload:
     torch = sys.modules["torch"]
     if hasattr(type(tensor), "__tensor_flatten__"):
         raise UnreadableError(_wrapper_refusal(tensor))
@@ -241,8 +261,22 @@ def _from_torch(tensor: Any) -> _Payload:
         return device_arrays.from_torch(tensor)
     integer, dtype = _TORCH_AS_INTEGER.get(str(tensor.dtype), (None, None))
     if integer is None or dtype is None:
-        return _on_host(_typed(tensor.numpy()))
-    return _on_host((tensor.view(getattr(torch, integer)).numpy().view(dtype.numpy), dtype))
+        return _on_host(_typed(_torch_array(tensor, is_kept)))
+    array = _torch_array(tensor.view(getattr(torch, integer)), is_kept)
+    return _on_host((array.view(dtype.numpy), dtype))
+
+
+def _torch_array(tensor: Any, is_kept: bool) -> Array:
+    """A torch tensor in host memory as an array over its memory."""
+    if not is_kept:
+        try:
+            array, _ = _core.from_dlpack(tensor.__dlpack__())
+            if str(tensor.dtype) == f"torch.{array.dtype}":
+                return array
+        except (BufferError, RuntimeError):
+            pass  # elements that DLPack does not know, or what numpy() refuses, too
+    shown: Array = tensor.numpy()
+    return shown
 
 
 def _check_torch_memory(tensor: Any) -> None:

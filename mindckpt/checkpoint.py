@@ -117,7 +117,7 @@ def save_checkpoint(
             a `multiprocessing.Pool` are by `terminate()`. False writes before it returns.
         append_dict: More to save, after `save_obj`: name -> int (stored as a scalar of Int64, or
             UInt64 from 2**63), float (Float32; a numpy.float64 Float64), bool (Bool), str, or
-            a tensor.
+            a tensor; NumPy's numbers keep their type.
         enc_key: Encrypts the file: 16, 24 or 32 bytes for AES, 16 for SM4. None does not encrypt.
         enc_mode: 'AES-GCM', 'AES-CBC' or 'SM4-CBC'; only looked at with a key. Only AES-GCM notices
             tampering.
@@ -343,7 +343,9 @@ def load_checkpoint(
             CheckpointError).
         DecryptionError: A wrong key or mode, or the file was tampered with (a CheckpointError).
         OSError: The file system said no.
-        RuntimeError: A parameter does not fit the net; the net is as it was. Or a device can't be
+        RuntimeError: `framework` has no such elements, or would make others of them (JAX of 64-bit
+            ones, while jax_enable_x64 is off); the message names the parameter. Or a parameter does
+            not fit the net; the net is as it was. Or a device can't be
             used, or failed; see `load_param_into_net` for what a net then holds.
 
     Example:

@@ -167,12 +167,15 @@ class Destinations:
         """Why the framework can't hold such elements as they are, or ''."""
         if self._framework == "torch" and self._torch_type(dtype) is None:
             return f"torch has no elements of type {dtype}"
+        if self._framework in ("jax", "cupy") and dtype is hifloat8:
+            return f"{self._framework} has no elements of type {dtype}"
         if self._framework == "jax":
             made = self._module.dtypes.canonicalize_dtype(dtype.numpy)
             if made != dtype.numpy:
                 return (
                     f"JAX would make {made} of {dtype} while jax_enable_x64 is off: turn it on by "
-                    "jax.config.update('jax_enable_x64', True), or leave the parameter out"
+                    "jax.config.update('jax_enable_x64', True), or leave the parameter out by "
+                    "filter_prefix or choice_func"
                 )
         return ""
 

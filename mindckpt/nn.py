@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, overload
 
+import numpy as np
+
 from mindckpt.arrays import type_name
 from mindckpt.parameter import Parameter, Tensor
 
@@ -17,8 +19,8 @@ class Cell:
     Names are given as MindSpore gives them. A Parameter without a name takes its attribute's. A
     Cell that becomes an attribute renames every parameter inside to its attribute path,
     `fc1.weight`, whatever it was called before; a nameless parameter that is registered inside it
-    later on is named by its path too. Assigning a Tensor to a Parameter's attribute sets the data;
-    assigning None takes the parameter out.
+    later on is named by its path too. Assigning a Tensor to a Parameter's attribute, or an array
+    such as an operator makes of one, sets the data; assigning None takes the parameter out.
 
     Subclasses call `super().__init__()` before they assign anything.
 
@@ -150,8 +152,8 @@ class Cell:
         parameter = self._params[name]
         if value is None:
             self._params[name] = None
-        elif isinstance(value, Tensor) and parameter is not None:
-            parameter.set_data(value)
+        elif isinstance(value, (Tensor, np.ndarray, np.generic)) and parameter is not None:
+            parameter.set_data(value)  # NumPy's is what operators make of Parameters
         else:
             raise TypeError(f"{name} is a Parameter and can't become {type_name(value)}")
 

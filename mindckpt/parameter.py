@@ -27,8 +27,10 @@ class Tensor(NDArrayOperatorsMixin):
     It answers as a tensor does: operators, NumPy's functions, `bool()`, `int()`, `float()`,
     `len()`, indexing and iteration work on its elements. What picks or copies elements (`[]`, `.T`,
     `.copy()`, `.astype()`) returns a Tensor; what computes returns NumPy arrays. Elements on a
-    device are copied to the host for that. Elements of HiFloat8, which NumPy does not know, can be
-    picked and copied only. `==` compares elements; the hash is the object's identity.
+    device are copied to the host for that, and what is picked of the copy can't be written to.
+    Elements of HiFloat8, which NumPy does not know, can be picked and copied only. `==` compares
+    elements (with None it is False); the hash is the object's identity, so Tensors can be keys of a
+    dict, but `in` and `index` of a list compare elements.
 
     Args:
         data: A NumPy array, another Tensor, or any tensor that `save_checkpoint` takes, on a device
@@ -122,7 +124,7 @@ class Tensor(NDArrayOperatorsMixin):
     @property
     def T(self) -> Tensor:  # noqa: N802  # NumPy's name
         """The tensor with its dimensions in reverse, over the same memory."""
-        return _tensor_over(self.asnumpy().T, self._dtype)
+        return _tensor_over(self._picked_from().T, self._dtype)
 
     def copy(self) -> Tensor:
         """A Tensor over a copy of the elements in host memory."""
@@ -170,6 +172,8 @@ class Tensor(NDArrayOperatorsMixin):
         return self
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
+        if self._dtype is hifloat8 and (dtype is None or np.dtype(dtype) != np.uint8):
+            raise TypeError("NumPy has no HiFloat8: asnumpy() gives its codes")
         if isinstance(self._array, DeviceData) and copy is False:
             raise ValueError(f"a tensor on {self.device} becomes an array by a copy only")
         array = self.asnumpy()
@@ -181,6 +185,8 @@ class Tensor(NDArrayOperatorsMixin):
 
     def __dlpack__(self, **options: Any) -> Any:
         """A DLPack capsule; in host memory NumPy's, which can't export bfloat16: BufferError."""
+        if self._dtype is hifloat8:
+            raise BufferError("DLPack has no HiFloat8")
         return self._array.__dlpack__(**options)
 
     def __dlpack_device__(self) -> tuple[int, int]:
@@ -188,24 +194,35 @@ class Tensor(NDArrayOperatorsMixin):
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
+        if self._dtype is hifloat8:
+            raise AttributeError("an array interface has no HiFloat8")
         if isinstance(self._array, DeviceData):
             return self._array.interface()
         raise AttributeError("a tensor in host memory")
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
-        given = options.get("out", ())
-        if given:
-            options["out"] = tuple(_writable_numbers(target) for target in given)
-        result = getattr(ufunc, method)(*map(_numbers_of, inputs), **options)
-        if not given:
-            return result
-        return given[0] if len(given) == 1 else given
+        targets = options.pop("out", ())
+        options = {name: _numbers_of(value) for name, value in options.items()}
+        if targets:
+            options["out"] = tuple(_writable_numbers(target) for target in targets)
+        numbers = [_numbers_of(value) for value in inputs]
+        if method == "at":  # which changes its first operand
+            numbers[0] = _writable_numbers(inputs[0])
+        result = getattr(ufunc, method)(*numbers, **options)
+        if len(targets) > 1:  # None where NumPy is to make the array
+            pairs = zip(targets, result, strict=True)
+            return tuple(made if target is None else target for target, made in pairs)
+        return targets[0] if targets and targets[0] is not None else result
 
     # Not by the ufuncs, which refuse to compare with a str, say: unequal is the answer.
     def __eq__(self, other: object) -> Any:
+        if other is None:
+            return False
         return operator.eq(self._numbers(), _numbers_of(other))
 
     def __ne__(self, other: object) -> Any:
+        if other is None:
+            return True
         return operator.ne(self._numbers(), _numbers_of(other))
 
     __hash__ = object.__hash__
@@ -236,19 +253,34 @@ class Tensor(NDArrayOperatorsMixin):
         return self.shape[0]
 
     def __getitem__(self, index: Any) -> Tensor:
-        return _tensor_over(np.asarray(self.asnumpy()[_index_of(index)]), self._dtype)
+        return _tensor_over(np.asarray(self._picked_from()[_index_of(index)]), self._dtype)
 
     def __setitem__(self, index: Any, value: object) -> None:
         _writable_numbers(self)[_index_of(index)] = _numbers_of(value)
 
     def __iter__(self) -> Iterator[Tensor]:
-        return (self[i] for i in range(len(self)))
+        if not self.shape:
+            raise TypeError("a tensor of no dimensions can't be iterated over")
+        array = self._picked_from()
+        return (_tensor_over(array[i, ...], self._dtype) for i in range(len(array)))
+
+    def __format__(self, specification: str) -> str:
+        if not specification or self.shape:
+            return format(str(self), specification)
+        return format(self.item(), specification)
 
     def __contains__(self, value: object) -> bool:
         return bool(np.any(self == value))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(shape={self.shape}, dtype={self.dtype})"
+
+    def _picked_from(self) -> Array:
+        """What `[]` and the like show parts of: of a device a copy, which nobody may write to."""
+        array = self.asnumpy()
+        if isinstance(self._array, DeviceData):
+            array.flags.writeable = False
+        return array
 
     def _numbers(self) -> Array:
         """The elements as numbers that NumPy can compute with.
@@ -414,7 +446,7 @@ def _array_and_dtype(data: object) -> tuple[Array | DeviceData, DType]:
     if isinstance(data, np.generic) or _is_of_python_numbers(data):
         data = np.array(data)
     accepted = "a tensor, an array, a number or nested lists of numbers"
-    payload, dtype, shape = payload_of(data, "data", accepted)
+    payload, dtype, shape = payload_of(data, "data", accepted, is_kept=True)
     if isinstance(payload, np.ndarray):
         return payload, dtype
     return DeviceData(payload, dtype, shape, data), dtype

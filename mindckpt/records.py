@@ -18,6 +18,7 @@ from mindckpt import _core
 from mindckpt.arrays import (
     Array,
     is_device_array_type,
+    is_mapped,
     is_mindspore_parameter,
     payload_of,
     type_name,
@@ -146,13 +147,15 @@ def _spread_names(save_obj: Any) -> frozenset[str]:
     return frozenset(name for name, layout in layouts.items() if _is_spread(layout))
 
 
-def _is_spread(layout: Sequence[Any]) -> bool:
+def _is_spread(layout: object) -> bool:
     """Whether ranks have different parts of a parameter.
 
     Of a layout's fields the first is the matrix of devices, the second the axes of it that each
     dimension is cut along (counted from the last axis; -1: not cut), the sixth the group of ranks
     among which an optimizer shards it ('': none).
     """
+    if not isinstance(layout, (list, tuple)) or len(layout) < 2:
+        return False  # it says nothing of slices
     devices, tensor_map = layout[0], layout[1]
     is_sharded = len(layout) > 5 and bool(layout[5])
     axes = [axis for entry in tensor_map for axis in _axes(entry)]
@@ -231,11 +234,13 @@ def _record(
 ) -> Record:
     if type(value) is np.ndarray:
         dtype = BY_NUMPY.get(value.dtype)
-        if dtype is not None:
+        if dtype is not None and (value.base is None or not is_mapped(value)):
             return name, dtype.name, value.shape, value
     elif isinstance(value, Tensor):
         array = value._array
         if type(array) is np.ndarray:
+            if array.base is not None and is_mapped(array):
+                payload_of(array, f"{argument}[{name!r}]")  # refuses what the file does not have
             return name, value._dtype.name, array.shape, array
         if not isinstance(array, DeviceData):  # a subclass of an array's
             return name, value._dtype.name, array.shape, array
@@ -286,6 +291,10 @@ def _appended_record(name: str, value: object) -> Record:
     if isinstance(value, float):
         with np.errstate(over="ignore"):  # to inf, as in MindSpore
             return name, "Float32", (), np.array(value, "<f4").tobytes()
+    if isinstance(value, np.generic) and not isinstance(
+        value, str
+    ):  # what operators make of a loaded number
+        value = np.asarray(value)
     return _record(name, value, "append_dict", "an int, a float, a bool, a str or a tensor")
 
 

@@ -288,10 +288,14 @@ def test_a_memory_map_of_a_file_that_was_cut_is_a_type_error_that_says_what_is_l
     (tmp_path / "data").write_bytes(bytes(range(256)) * 64)
     mapped = np.memmap(tmp_path / "data", np.uint8, "r", offset=5000, shape=(8192,))
     assert_saves_as(tmp_path, mapped, np.asarray(mapped).copy())
+    plain = np.asarray(mapped)
+    held = Tensor(plain), Parameter(mapped, name="w")
     os.truncate(tmp_path / "data", 8192)
-    for view in (mapped, mapped[::-2], mapped[4000:].reshape(2, -1)):
+    for view in (mapped, mapped[::-2], mapped[4000:].reshape(2, -1), plain, plain[1:], *held):
         with pytest.raises(TypeError, match=r"'w'.*the file behind it has 8192 of 1\d{4} bytes"):
             save_checkpoint({"w": view}, tmp_path / "b.ckpt")
+    with pytest.raises(TypeError, match="has 8192 of"):
+        Tensor(mapped)
     kept = mapped[:3000:7]
     assert_saves_as(tmp_path, kept, np.asarray(kept).copy())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.ckpt", "data"]
@@ -407,6 +411,20 @@ def test_torch_does_not_free_a_storage_that_a_parameter_shows(torch: Any) -> Non
     with pytest.raises(RuntimeError, match="not resizable"):
         tensor.untyped_storage().resize_(0)
     assert parameter.asnumpy().tolist() == list(range(10))
+
+
+@pytest.mark.parametrize("options", [{}, {"async_save": True}, {"enc_key": bytes(16)}], ids=str)
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "bool", "float8_e4m3fn", "complex64"])
+def test_a_save_leaves_torch_free_to_resize_a_storage(
+    tmp_path: Path, torch: Any, kind: str, options: dict[str, Any]
+) -> None:
+    """As fully sharded training does after each step; Tensor.numpy() forbids it for ever."""
+    tensor = torch.ones(1000).to(getattr(torch, kind))
+    job = save_checkpoint({"w": tensor}, tmp_path / "a.ckpt", **options)
+    if job is not None:
+        job.result()
+    tensor.untyped_storage().resize_(0)
+    tensor.untyped_storage().resize_(1000 * tensor.element_size())
 
 
 def test_torch_wrappers_of_other_tensors_are_a_type_error_that_says_what_to_save(

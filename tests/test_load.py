@@ -219,11 +219,14 @@ def test_a_whole_load_verifies_the_checksum_that_is_there(
 
 
 def test_a_checksum_inside_an_encrypted_file_is_verified_by_a_whole_load(tmp_path: Path) -> None:
-    """In CBC, a flipped bit decrypts: of the next 16 bytes just that one is another."""
+    """In CBC, a flipped bit decrypts: of the next 16 bytes just that one is another.
+
+    It fails as whatever else depends on decrypted bytes, or it would be told from wrong padding.
+    """
     path = damaged_in_b(tmp_path, enc_key=bytes(16), enc_mode="AES-CBC")
     key: dict[str, Any] = {"dec_key": bytes(16), "dec_mode": "AES-CBC"}
     assert load_checkpoint(path, crc_check=False, **key)["b"].asnumpy().any()  # type: ignore[union-attr]
-    with pytest.raises(ChecksumError):
+    with pytest.raises(DecryptionError, match="does not decrypt to a whole checkpoint"):
         load_checkpoint(path, **key)
 
 

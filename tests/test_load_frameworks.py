@@ -118,10 +118,16 @@ def test_int4_comes_as_its_values_in_int8(
     assert loaded.tolist() == CODES.tolist()
 
 
-def test_torch_refuses_what_it_has_no_type_for_by_name(tmp_path: Path, torch: Any) -> None:
-    path = saved(tmp_path, a=np.ones(2), h=Tensor(np.ones(2, np.uint8), dtypes.hifloat8))
-    with pytest.raises(RuntimeError, match=r"parameter 'h': torch has no .*HiFloat8"):
-        load_checkpoint(path, framework="torch")
+@of_frameworks("jax", "torch")
+def test_a_framework_refuses_what_it_has_no_type_for_by_name(
+    tmp_path: Path, request: pytest.FixtureRequest, framework: str
+) -> None:
+    """HiFloat8's codes as integers would be other numbers."""
+    request.getfixturevalue(framework)
+    ones = np.ones(2, np.float32)
+    path = saved(tmp_path, a=ones, h=Tensor(np.ones(2, np.uint8), dtypes.hifloat8))
+    with pytest.raises(RuntimeError, match=rf"parameter 'h': {framework} has no .*HiFloat8"):
+        load_checkpoint(path, framework=framework)
 
 
 @pytest.mark.parametrize(

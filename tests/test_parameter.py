@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from mindckpt import Parameter, Tensor, dtypes, load_checkpoint, nn, save_checkpoint
+from stand_in import StandInArray, stand_in
 from support import TYPE_NAMES, Array, shown
 
 VALUE = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -290,7 +291,8 @@ def test_a_whole_number_is_an_index_and_another_is_not() -> None:
         lambda a: np.sum(a, axis=1),
         lambda a: np.concatenate([a, a]),
         lambda a: a == "text",
-        lambda a: a == None,  # noqa: E711  # elements are compared, as NumPy does
+        lambda a: np.add(a, 1, where=a > 2, out=np.zeros((2, 3))),
+        lambda a: np.sum(a, where=a > 2),
     ],
 )
 def test_operators_give_what_numpy_gives(kind: Any, operate: Any) -> None:
@@ -314,11 +316,81 @@ def test_operators_in_place_change_the_memory_and_keep_the_object(kind: Any) -> 
     assert value.tolist() == [[7, 7, 7], [9, 5, 9]]
     assert np.multiply(tensor, 2, out=tensor) is tensor
     assert value.tolist() == [[14, 14, 14], [18, 10, 18]]
+    np.subtract.at(tensor, (0, [0, 0]), 1)
+    assert value.tolist() == [[12, 14, 14], [18, 10, 18]]
     cell = nn.Cell()
     cell.w = Parameter(value)
     cell.w -= 10
-    assert value.tolist() == [[4, 4, 4], [8, 0, 8]]
-    assert cell.w.name == "w"
+    assert value.tolist() == [[2, 4, 4], [8, 0, 8]]
+    cell.w = cell.w + 1
+    assert cell.w.asnumpy().tolist() == [[3, 5, 5], [9, 1, 9]]
+    assert (type(cell.w), cell.w.name) == (Parameter, "w")
+
+
+def test_results_that_numpy_makes_beside_those_that_are_given_are_returned() -> None:
+    tensor, given = Tensor(np.array([1.5, 7.25])), Tensor(np.zeros(2))
+    fractions, whole = np.modf(tensor, out=(given, None))
+    assert fractions is given
+    assert given.asnumpy().tolist() == [0.5, 0.25]
+    assert whole.tolist() == [1, 7]
+    assert np.add(tensor, 1, out=(None,)).tolist() == [2.5, 8.25]
+
+
+def test_a_mask_may_be_a_tensor() -> None:
+    """NumPy asks it for the operation, too."""
+    mask = Tensor([[True, False, True], [False, True, False]])
+    for value in (VALUE, Tensor(VALUE)):
+        assert np.sum(value, where=mask) == np.sum(VALUE, where=mask.asnumpy())
+
+
+def test_a_tensor_is_not_none() -> None:
+    """Not each of its elements."""
+    for tensor in (Tensor(VALUE), Tensor(np.ones(1, np.uint8), dtypes.hifloat8)):
+        assert (tensor == None) is False  # noqa: E711
+        assert (tensor != None) is True  # noqa: E711
+
+
+def test_what_is_picked_of_a_copy_from_a_device_can_not_be_written_to() -> None:
+    """Whatever was written would be lost."""
+    cuda = stand_in("cuda")
+    tensor = Tensor(StandInArray(cuda, VALUE, 0, 0))
+    assert tensor.device == "cuda:0"
+    assert np.array_equal(tensor, VALUE)
+    attempts = {
+        "an index": lambda: tensor[0].__setitem__(1, 50),
+        "the transpose": lambda: tensor.T.__setitem__(0, 50),
+        "a row": lambda: next(iter(tensor)).__imul__(2),
+        "the tensor": lambda: tensor.__iadd__(1),
+        "at": lambda: np.add.at(tensor, (0, 0), 100),
+    }
+    for attempt, write in attempts.items():
+        with pytest.raises((TypeError, ValueError), match=r"read-only|can.t be written"):
+            write()
+        assert np.array_equal(tensor, VALUE), attempt
+
+
+def test_a_single_number_is_formatted_as_one() -> None:
+    assert f"{Tensor(0.125):.2f} {Tensor(7):03}" == "0.12 007"
+    assert f"{Tensor(VALUE)}" == "Tensor(shape=(2, 3), dtype=Float32)"
+    with pytest.raises(ValueError, match="format"):
+        f"{Tensor(VALUE):.2f}"
+
+
+def test_results_of_operators_can_be_appended(tmp_path: Path) -> None:
+    """What a script does that resumes, and saves again."""
+    numbers = {"epoch": 3, "rate": 0.5, "done": False}
+    save_checkpoint([], tmp_path / "a.ckpt", append_dict=numbers)
+    loaded: Any = load_checkpoint(tmp_path / "a.ckpt")
+    more = {
+        "epoch": loaded["epoch"] + 1,
+        "rate": loaded["rate"] * 2,
+        "done": loaded["epoch"] == 3,
+        "sum": np.sum(loaded["epoch"]),
+    }
+    save_checkpoint([], tmp_path / "b.ckpt", append_dict=more)
+    again: Any = load_checkpoint(tmp_path / "b.ckpt")
+    assert [value.item() for value in again.values()] == [4, 1.0, True, 3]
+    assert [str(value.dtype) for value in again.values()] == ["Int64", "Float32", "Bool", "Int64"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -364,7 +436,7 @@ def test_len_and_membership_are_those_of_the_array() -> None:
     assert (len(tensor), 3.0 in tensor, 7.0 in tensor) == (2, True, False)
     with pytest.raises(TypeError, match="len"):
         len(Tensor(1))
-    with pytest.raises(TypeError, match="len"):
+    with pytest.raises(TypeError, match="iterated"):
         list(Tensor(1))
 
 
@@ -390,6 +462,13 @@ def test_hifloat8_does_not_compute_with_its_codes() -> None:
         lambda t: t.astype(np.float32),
         lambda t: t.__setitem__(0, 1),
         lambda t: np.add(1, 1, out=t),
+        np.mean,
+        np.sort,
+        lambda t: np.concatenate([t, np.ones(1)]),
+        lambda t: np.where(t),
+        np.asarray,
+        np.from_dlpack,
     ):
-        with pytest.raises(TypeError, match="HiFloat8"):
+        with pytest.raises((TypeError, BufferError), match="HiFloat8"):
             operate(tensor)
+    assert np.asarray(tensor, np.uint8).tolist() == tensor.asnumpy().tolist() == [8]

@@ -78,6 +78,9 @@ std::string quoted(std::string_view name) {
       text.push_back('?');
     } else if (is_control(character.code)) {
       text += escaped(character.code);
+    } else if (character.code == '\'' || character.code == '\\') {
+      text.push_back('\\');
+      text.push_back(static_cast<char>(character.code));
     } else {
       text += rest.substr(0, nbytes);
     }

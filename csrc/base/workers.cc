@@ -31,12 +31,16 @@ CountedThread::~CountedThread() {
   if (counts_) threads.fetch_sub(1);
 }
 
+void allow_threads() noexcept { ending.store(false); }
+
 void end_threads() noexcept {
+  using Clock = std::chrono::steady_clock;
   ending.store(true);
-  while (forgets_at_fork && threads.load() > 0) {
+  // One that hangs in a call of the system, a network's or a device's, is not waited for longer.
+  const auto deadline = Clock::now() + std::chrono::seconds(10);
+  while (forgets_at_fork && threads.load() > 0 && Clock::now() < deadline) {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
-  ending.store(false);
 }
 
 int default_num_threads() {

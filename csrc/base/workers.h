@@ -42,13 +42,16 @@ std::optional<std::jthread> start_thread(Body body) {
   }
 }
 
-// Cancels all that is under way and returns when no thread that start_thread() made is left: for
-// the end of a process, where what they use goes away and nobody will see what they did.
+// Cancels all that is under way, and what begins from now on, and returns when no thread that
+// start_thread() made is left, or after ten seconds: for the end of a process, where what they use
+// goes away and nobody will see what they did.
 void end_threads() noexcept;
+// Takes that back.
+void allow_threads() noexcept;
 
 // Set from any thread to make a save or load stop at its next block.
 using CancelFlag = std::atomic<bool>;
-// Whether it is set, or end_threads() is under way.
+// Whether it is set, or end_threads() was called.
 bool is_cancelled(const CancelFlag& cancel);
 // Throws Error(kCancelled) then. Calls the LookUp of this thread before: it may take a while.
 void check_not_cancelled(const CancelFlag& cancel);

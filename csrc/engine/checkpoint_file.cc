@@ -76,10 +76,7 @@ class Loader {
   }
 
   void run(const LoadRun& run) {
-    if (check_crc_ && !index_.crc) {
-      throw Error(ErrorKind::kChecksum,
-                  "crc_check: the file has no CRC to check: it was saved without, or cut off");
-    }
+    MINDCKPT_CHECK(!check_crc_ || index_.crc);
     if (!devices_.empty()) {
       MINDCKPT_CHECK(run.staging != nullptr);
       uploads_ = std::make_unique<Uploads>(devices_, *run.staging, run.producers, run.num_threads);
@@ -357,7 +354,7 @@ class Loader {
       const uint64_t end = std::min(header_end(*header), range.end);
       const char* believed = index_.header_bytes.data() + header->literal + (begin - header->begin);
       if (std::memcmp(bytes.data() + (begin - range.begin), believed, end - begin) != 0) {
-        throw Error(ErrorKind::kFormat, "the file changed while it was read", file_.path());
+        throw Error(ErrorKind::kFormat, "the file changed while it was read");
       }
     }
   }
@@ -370,7 +367,7 @@ class Loader {
     }
     if (crc != *index_.crc) {
       throw Error(ErrorKind::kChecksum,
-                  "the CRC of the records does not match: the file is damaged", file_.path());
+                  "the CRC of the records does not match: the file is damaged");
     }
   }
 
@@ -440,7 +437,8 @@ void failing_alike(const Cipher* cipher, const Body& body) {
   try {
     body();
   } catch (const Error& error) {
-    const bool tells = error.kind() == ErrorKind::kDecryption || error.kind() == ErrorKind::kFormat;
+    const bool tells = error.kind() == ErrorKind::kDecryption ||
+                       error.kind() == ErrorKind::kFormat || error.kind() == ErrorKind::kChecksum;
     if (cipher == nullptr || cipher->authenticates() || !tells || !error.path().empty()) throw;
     throw Error(ErrorKind::kDecryption,
                 "the file does not decrypt to a whole checkpoint: the key is wrong, or the file is "
@@ -553,6 +551,11 @@ void CheckpointFile::check_no_run() const {
 
 void CheckpointFile::read(std::span<const Target> targets, bool check_crc,
                           const LoadRun& run) const {
+  if (check_crc && !has_crc()) {
+    throw Error(ErrorKind::kChecksum,
+                "crc_check: the file has no CRC to check: it was saved without, or cut off",
+                file_.path());
+  }
   try {
     failing_alike(cipher_.get(),
                   [&] { Loader(file_, sealed_.get(), index_, targets, check_crc).run(run); });

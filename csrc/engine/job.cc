@@ -200,8 +200,9 @@ bool SaveJob::start(std::shared_ptr<SaveJob> after) {
 }
 
 void SaveJob::run_here(const std::function<void()>& look) {
-  if (!is_left_to_caller_.exchange(false)) return;
   const LookUp looking(look);
+  // Nothing that throws comes between this and run(): nobody else would end the job.
+  if (!is_left_to_caller_.exchange(false)) return;
   run();
 }
 

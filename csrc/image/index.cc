@@ -147,8 +147,8 @@ class Names {
       return entries[name.entry].name;
     };
     std::ranges::sort(names_, [&](const Name& a, const Name& b) {
-      if (a.hash != b.hash) return a.hash < b.hash;
       cursor.check_cancelled();
+      if (a.hash != b.hash) return a.hash < b.hash;
       const int order = name_of(a).compare(name_of(b));
       return order != 0 ? order < 0 : a.entry < b.entry;
     });

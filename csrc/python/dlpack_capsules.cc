@@ -168,7 +168,11 @@ py::capsule to_dlpack(const py::object& array, std::vector<int64_t> shape,
   exported->managed.deleter = [](dlpack::ManagedTensor* managed) {
     if (!Py_IsInitialized()) return;  // some are freed after the interpreter has ended
     const GilAcquire acquire;         // and some on threads of their framework
-    delete static_cast<Exported*>(managed->manager);
+    auto* const held = static_cast<Exported*>(managed->manager);
+    PyObject* const dropped = held->array.release().ptr();
+    delete held;
+    call_or_park(
+        [&] { Py_XDECREF(dropped); });  // a framework's tensor, whose end may be Python code
   };
   py::capsule capsule(&exported->managed, "dltensor", [](PyObject* unused) {
     // Taken, it has another name, and whoever took it calls the deleter.

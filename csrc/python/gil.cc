@@ -11,6 +11,10 @@ GilRelease::~GilRelease() {
 
 GilAcquire::GilAcquire() : state_(call_or_park([] { return PyGILState_Ensure(); })) {}
 
+GilAcquire::~GilAcquire() {
+  call_or_park([this] { PyGILState_Release(state_); });
+}
+
 void park_thread() noexcept {
   sigset_t all;
   ::sigfillset(&all);

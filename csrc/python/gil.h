@@ -25,7 +25,7 @@ class GilRelease {
   GilRelease(const GilRelease&) = delete;
   GilRelease& operator=(const GilRelease&) = delete;
 
-  // Runs `act` with the GIL meanwhile. It must not throw.
+  // Runs `act` with the GIL meanwhile.
   template <typename Act>
   void with_gil(const Act& act);
 
@@ -37,7 +37,7 @@ class GilRelease {
 class GilAcquire {
  public:
   GilAcquire();
-  ~GilAcquire() { PyGILState_Release(state_); }
+  ~GilAcquire();
   GilAcquire(const GilAcquire&) = delete;
   GilAcquire& operator=(const GilAcquire&) = delete;
 
@@ -60,8 +60,11 @@ auto call_or_park(const Act& act) {
 template <typename Act>
 void GilRelease::with_gil(const Act& act) {
   call_or_park([this] { PyEval_RestoreThread(state_); });
+  struct LetGoAgain {
+    PyThreadState*& state;
+    ~LetGoAgain() { state = PyEval_SaveThread(); }
+  } const again{state_};  // whatever is thrown
   act();
-  state_ = PyEval_SaveThread();
 }
 
 }  // namespace mindckpt

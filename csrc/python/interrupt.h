@@ -1,6 +1,7 @@
 #pragma once
 
 #include <pybind11/pybind11.h>
+#include <sys/types.h>
 
 #include <optional>
 
@@ -24,5 +25,10 @@ class Interrupt {
  private:
   std::optional<pybind11::error_already_set> raised_;
 };
+
+// For the thread that saves or loads by itself, after a look: a child that was forked in it has the
+// work of its parent on its stack, down to the file, and must not go back into it. Such a child
+// ends here, having said what was raised in it.
+void leave_if_forked(pid_t process, const Interrupt& interrupt);
 
 }  // namespace mindckpt

@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/process.h"
 #include "base/text.h"
 #include "base/workers.h"
 #include "engine/checkpoint_file.h"
@@ -39,11 +40,13 @@ void run_interruptibly(const Work& work) {
   std::packaged_task<void()> task([&] { work(cancel); });
   std::future<void> running = task.get_future();
   Interrupt interrupt;
+  const pid_t process = process_id();
   {
     GilRelease release;
     const auto look = [&] {
       release.with_gil([&] {
         if (interrupt.look()) cancel.store(true, std::memory_order_relaxed);
+        leave_if_forked(process, interrupt);
       });
     };
     const std::optional<std::jthread> thread = start_thread([&] { task(); });

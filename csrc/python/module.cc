@@ -69,6 +69,7 @@ PYBIND11_MODULE(_core, module) {
   } catch (const mindckpt::Error&) {
   }
   // At the very end of the interpreter, when daemon threads are gone but not what they had begun.
+  mindckpt::allow_threads();
   Py_AtExit(mindckpt::end_threads);
   mindckpt::bind_devices(module);
   mindckpt::bind_saving(module);

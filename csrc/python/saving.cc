@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/process.h"
 #include "engine/job.h"
 #include "python/arguments.h"
 #include "python/bind.h"
@@ -88,11 +89,13 @@ class PyJob {
     check_started();
     const std::shared_ptr<SaveJob> job = job_;
     Interrupt interrupt;
+    const pid_t process = process_id();
     {
       GilRelease release;
       job->run_here([&] {
         release.with_gil([&] {
-          if (interrupt.look(look)) job->cancel();
+          if (interrupt.look(look) && !job->is_foreign()) job->cancel();
+          leave_if_forked(process, interrupt);
         });
       });
     }

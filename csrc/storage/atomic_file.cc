@@ -74,7 +74,7 @@ AtomicFile::AtomicFile(const std::string& target, uint64_t nbytes, const Options
 AtomicFile::~AtomicFile() = default;
 
 void AtomicFile::Temporary::remove() noexcept {
-  if (!name_.empty()) ::unlinkat(folder_.fd(), name_.c_str(), 0);
+  if (!name_.empty() && process_ == process_id()) ::unlinkat(folder_.fd(), name_.c_str(), 0);
   name_.clear();
 }
 
@@ -191,9 +191,14 @@ void AtomicFile::commit() {
 bool AtomicFile::is_published() const {
   struct stat ours;
   struct stat target;
+  struct stat old_name;
+  // Some file systems in user space number all files alike: so the old name must be gone, too.
   return ::fstat(writer_->fd(), &ours) == 0 &&
          ::fstatat(folder_.fd(), name_.c_str(), &target, AT_SYMLINK_NOFOLLOW) == 0 &&
-         ours.st_dev == target.st_dev && ours.st_ino == target.st_ino;
+         ours.st_dev == target.st_dev && ours.st_ino == target.st_ino &&
+         ours.st_size == target.st_size &&
+         ::fstatat(folder_.fd(), temporary_.name().c_str(), &old_name, AT_SYMLINK_NOFOLLOW) != 0 &&
+         errno == ENOENT;
 }
 
 }  // namespace mindckpt

@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "base/process.h"
 #include "storage/fd.h"
 #include "storage/file_writer.h"
 #include "storage/folder.h"
@@ -54,7 +55,7 @@ class AtomicFile final : public Sink {
   // A name in a folder, which is removed with this.
   class Temporary {
    public:
-    explicit Temporary(const Folder& folder) : folder_(folder) {}
+    explicit Temporary(const Folder& folder) : folder_(folder), process_(process_id()) {}
     ~Temporary() { remove(); }
     Temporary(const Temporary&) = delete;
     Temporary& operator=(const Temporary&) = delete;
@@ -65,11 +66,13 @@ class AtomicFile final : public Sink {
       name_ = std::move(name);
     }
     void disown() noexcept { name_.clear(); }
+    // Nothing in a forked child: the file is the parent's.
     void remove() noexcept;
     const std::string& name() const noexcept { return name_; }
 
    private:
     const Folder& folder_;
+    const pid_t process_;
     std::string name_;  // empty: none
   };
 

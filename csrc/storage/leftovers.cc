@@ -29,6 +29,8 @@ constexpr size_t kReachDigits = 8;
 constexpr size_t kDigits = 16;
 constexpr size_t kMostStemBytes = 180;
 constexpr time_t kQuietSeconds = 3600;
+// The first digits of a file that its writer could not lock: no lock says that it is left.
+constexpr uint32_t kNoLock = 0;
 
 std::optional<uint32_t> hex_number(std::string_view digits) {
   uint32_t number = 0;
@@ -60,7 +62,8 @@ std::optional<uint32_t> lock_reach(const Folder& folder) noexcept {
   const auto number = hex_number({boot.data(), boot.size()});
   if (!number) return std::nullopt;
   const uint64_t device = status.st_dev;
-  return *number ^ static_cast<uint32_t>(device ^ (device >> 32));
+  const uint32_t reach = *number ^ static_cast<uint32_t>(device ^ (device >> 32));
+  return reach == kNoLock ? ~kNoLock : reach;
 }
 
 // Two long names that are cut to the same stem share their leftovers as well, which does no harm.
@@ -127,6 +130,13 @@ class Sweep {
  private:
   // Nothing when it is no leftover, 0 when it was removed, else the error number.
   std::optional<int> remove_if_left(const char* path, const TemporaryName& name) const {
+    // Looked at before it is opened: in a folder to which a thousand ranks save at once each would
+    // open, and lock, the living files of all others.
+    struct stat seen;
+    if (::fstatat(folder_.fd(), path, &seen, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISREG(seen.st_mode) ||
+        (name.reach != reach_ && name.stem != stem_ && !looks_forgotten(seen))) {
+      return std::nullopt;
+    }
     const FileDescriptor file(
         ::openat(folder_.fd(), path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
     struct stat status;
@@ -136,9 +146,9 @@ class Sweep {
     // A shared lock is enough, and NFS grants no other one to a descriptor that can only read. A
     // writer that has just made the file waits for it, and then sees that the name is gone.
     const bool is_free = ::flock(file.get(), LOCK_SH | LOCK_NB) == 0;
-    if (!is_free && !says_not_supported(errno)) return std::nullopt;
+    if (!is_free && errno == EWOULDBLOCK) return std::nullopt;
     const bool is_certain =
-        is_free &&
+        is_free && name.reach != kNoLock &&
         (name.reach == reach_ || (name.stem == stem_ && is_on_local_file_system(file.get())));
     if (!is_certain && !looks_forgotten(status)) return std::nullopt;
     if (::unlinkat(folder_.fd(), path, 0) == 0) return 0;
@@ -156,7 +166,10 @@ class Sweep {
 std::string temporary_name(const Folder& folder, const std::string& name, bool is_locked) {
   const std::optional<uint32_t> reach = is_locked ? lock_reach(folder) : std::nullopt;
   std::array<char, kDigits + 1> digits{};
-  std::snprintf(digits.data(), digits.size(), "%08x%08x", reach ? *reach : random_number(folder),
+  std::snprintf(digits.data(), digits.size(), "%08x%08x",
+                reach       ? *reach
+                : is_locked ? random_number(folder)
+                            : kNoLock,
                 random_number(folder));
   return std::string(".").append(stem_of(name)).append(".").append(digits.data()).append(kSuffix);
 }

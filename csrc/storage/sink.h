@@ -13,7 +13,8 @@ class Sink {
   virtual ~Sink() = default;
 
   // Writes `pieces`, one after the other, at their final offset. Safe from any thread; ranges must
-  // not overlap. Throws Error(kIo) with path and errno.
+  // not overlap. Throws Error(kIo) with path and errno; Error(kInvalidArgument) for pieces that
+  // can't be read, if the system notices.
   virtual void write_at(uint64_t offset, std::span<const ByteView> pieces) = 0;
 
   // Brings what was written to storage, where that is wanted. May take long. Throws Error(kIo).

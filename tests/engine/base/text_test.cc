@@ -8,8 +8,12 @@ namespace {
 TEST_CASE("an ordinary name is quoted as it is") {
   CHECK(quoted("conv1.weight") == "'conv1.weight'");
   CHECK(quoted("") == "''");
-  CHECK(quoted("a b'c\\d") == "'a b'c\\d'");
+  CHECK(quoted("a b, c") == "'a b, c'");
   CHECK(quoted("\xC3\xA9\xE5\x8F\x82\xF0\x9F\x99\x82") == "'\xC3\xA9\xE5\x8F\x82\xF0\x9F\x99\x82'");
+}
+
+TEST_CASE("quotes and backslashes are escaped, so that no name passes for an escaped one") {
+  CHECK(quoted(R"(a'b\x1b)") == R"('a\'b\\x1b')");
 }
 
 TEST_CASE("what controls a terminal is escaped as in Python") {

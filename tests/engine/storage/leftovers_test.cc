@@ -149,16 +149,31 @@ TEST_CASE_FIXTURE(Fixture, "where there are no locks only age tells") {
   leave({"a.ckpt"});
   const std::string living = folder.names().at(0);
   const std::string dead = leave_from_elsewhere("a.ckpt", kHour + 60);
-  for (const int error : {ENOSYS, EOPNOTSUPP}) {
+  for (const int error : {ENOSYS, EOPNOTSUPP, ENOLCK}) {  // the last is NFS's, without its daemon
     const Refused refused(SystemCall::kFlock, error);
     remove_leftovers(folder.path());
     CHECK(folder.names() == Names{living});
   }
-  // A lock that can't be had now says nothing.
-  const std::string unknown = leave_from_elsewhere("a.ckpt", kHour + 60);
-  const Refused refused(SystemCall::kFlock, ENOLCK);
+  // One that somebody else has says that the file is in use, however old it is.
+  const std::string held = leave_from_elsewhere("a.ckpt", kHour + 60);
+  const Refused refused(SystemCall::kFlock, EWOULDBLOCK);
   CHECK(remove_leftovers(folder.path()).empty());
-  CHECK(std::filesystem::exists(folder.path(unknown)));
+  CHECK(std::filesystem::exists(folder.path(held)));
+}
+
+TEST_CASE_FIXTURE(Fixture,
+                  "a writer that got no lock is not taken for dead by who saves the same") {
+  AtomicFile::Options options;
+  std::optional<AtomicFile> writer;
+  {
+    const Refused refused(SystemCall::kFlock, ENOLCK);
+    writer.emplace(folder.path("a.ckpt"), 5, options);
+  }
+  const Names names = folder.names();
+  save("a.ckpt");
+  CHECK(folder.names() == Names{names.at(0), "a.ckpt"});
+  writer->commit();
+  CHECK(folder.names() == Names{"a.ckpt"});
 }
 
 TEST_CASE_FIXTURE(Fixture, "a writer that got no lock is not taken for dead by who gets one") {
