@@ -340,7 +340,7 @@ def load_checkpoint(
         CheckpointError: The file is damaged, or no checkpoint, or nothing of it is selected (a
             ValueError).
         ChecksumError: The checksum tells of damage, or there is none with `crc_check=True` (a
-            CheckpointError).
+            CheckpointError). Damage in a CBC file is a DecryptionError, whatever tells of it.
         DecryptionError: A wrong key or mode, or the file was tampered with (a CheckpointError).
         OSError: The file system said no.
         RuntimeError: `framework` has no such elements, or would make others of them (JAX of 64-bit
