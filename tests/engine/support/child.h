@@ -18,7 +18,7 @@ bool succeeds_in_child(const Body& body) {
   const pid_t child = ::fork();
   REQUIRE(child >= 0);
   if (child == 0) {
-    ::alarm(20);  // ends the child where it hangs
+    ::alarm(60);  // ends the child where it hangs
     bool succeeds = false;
     try {
       succeeds = body();
@@ -64,7 +64,7 @@ inline CaseRun run_case(const std::string& name,
   const pid_t child = ::fork();
   REQUIRE(child >= 0);
   if (child == 0) {
-    ::alarm(60);
+    ::alarm(240);  // less than ctest gives, so that its output is seen
     ::dup2(ends[1], STDOUT_FILENO);
     ::dup2(ends[1], STDERR_FILENO);
     ::execve(program.c_str(), arguments.data(), environment_pointers.data());
