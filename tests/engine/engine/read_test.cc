@@ -3,6 +3,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <thread>
 
@@ -14,15 +15,16 @@
 namespace {
 
 // A file that is cut short just before the read of that number.
-const char* cut_path = nullptr;
-int reads_before_cut = 0;
+std::atomic<const char*> cut_path{nullptr};
+std::atomic<int> reads_before_cut{0};
 
 }  // namespace
 
 // Stands before the C library's.
 extern "C" ssize_t preadv64(int fd, const iovec* pieces, int count, off64_t offset) {
-  if (cut_path != nullptr && reads_before_cut-- == 0) {
-    if (::truncate(cut_path, 10) != 0) return -1;
+  const char* const path = cut_path;
+  if (path != nullptr && reads_before_cut.fetch_sub(1) == 0) {
+    if (::truncate(path, 10) != 0) return -1;
     cut_path = nullptr;
   }
   return ::syscall(SYS_preadv, fd, pieces, count, offset, long{0});
@@ -314,7 +316,7 @@ TEST_CASE_FIXTURE(SaveFixture,
       reads_before_cut = reads;
       try {
         read_all(CheckpointFile(path, cipher));
-        REQUIRE(cut_path != nullptr);  // by now there were enough reads before it
+        REQUIRE(cut_path.load() != nullptr);  // by now there were enough reads before it
         cut_path = nullptr;
         CHECK(reads > 8);
         break;
